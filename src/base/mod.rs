@@ -1,0 +1,17 @@
+//! Small nouns that every room shares: a position in the WAL, a day of events, a table's shape, and whether an error may
+//! be retried.
+//!
+//! Nothing here does IO, reads a clock or knows a room. A type earns its place when two rooms that may not see each other
+//! must agree on it; everything else lives where it is used.
+
+mod column;
+mod lsn;
+mod partition;
+mod retry;
+mod table;
+
+pub use column::{ColumnType, SourceColumn};
+pub use lsn::{Lsn, ParseLsnError};
+pub use partition::{Partition, PartitionBy};
+pub use retry::{Classify, RetryClass};
+pub use table::{ParseTableNameError, TableName, TableShape};

@@ -1,0 +1,5 @@
+//! (being written)
+
+mod batch;
+
+pub use batch::PartitionBatch;
