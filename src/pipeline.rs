@@ -1,1 +1,83 @@
-//! (being written)
+//! The only place where stages meet: WAL → rows → lake, and the acknowledgement that flows back.
+//!
+//! ```text
+//!            bytes                 PartitionBatch / Commit              Durable(lsn)
+//!  socket ───────────▶ follow ───────────────────────────▶ land ─────────────────────▶ feedback to the server
+//!  (wal)     bounded   (decode, buffer)       bounded      (encode, upload, commit)
+//! ```
+//!
+//! `start` looks at both ends before anything moves, and refuses what cannot end well. `follow` turns transactions into
+//! Arrow batches and decides when to flush, always at a transaction's end (B1). `land` writes files, makes one Delta commit a
+//! table and flush, and only then acknowledges (W1): the position it passes on comes out of a [`crate::lake::Durable`], which
+//! nothing else can make. Every queue between them is bounded, so a slow store is felt by the socket's reader, which keeps
+//! answering the server meanwhile (W3).
+//!
+//! Shutdown is owned here: a signal, or being caught up, ends `follow` at a transaction's end; its queue closes, `land`
+//! commits what it was given and ends. A stage that fails ends the whole with its reason, whatever the other was doing.
+
+mod error;
+mod follow;
+mod land;
+mod limits;
+mod routes;
+mod start;
+mod transaction;
+
+pub use error::PipelineError;
+pub use start::start;
+
+use crate::ops::tasks::{StageFailure, Stages};
+use tokio::sync::watch;
+
+/// When `run` ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Only on a signal.
+    Signalled,
+    /// When everything committed before the start is durable in the lake.
+    CaughtUp,
+}
+
+/// What a run did, for the last line of its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows that became durable in the lake.
+    pub rows: u64,
+    /// Flushes, each one Delta commit for every table it touched.
+    pub flushes: u64,
+}
+
+/// A pipeline whose stages are running.
+#[derive(Debug)]
+pub struct Running {
+    stages: Stages<PipelineError>,
+    stop: watch::Sender<bool>,
+    totals: watch::Receiver<Totals>,
+}
+
+impl Running {
+    /// Asks the stages to flush, acknowledge and end. [`Self::ended`] says when they have.
+    pub fn request_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until every stage has ended, and returns what was done or why it failed. Cancel-safe: call it again.
+    ///
+    /// A stage whose neighbour is gone ends with [`PipelineError::StageGone`]; the neighbour's own error is the reason, so
+    /// that one is kept back until the others have ended.
+    pub async fn ended(&mut self) -> Result<Totals, PipelineError> {
+        let mut gone = None;
+        while let Some((stage, end)) = self.stages.next_end().await {
+            match end {
+                Ok(()) => tracing::debug!(stage, "stage ended"),
+                Err(StageFailure::Failed(error @ PipelineError::StageGone { .. })) => gone = Some(error),
+                Err(StageFailure::Failed(error)) => return Err(error),
+                Err(StageFailure::Panicked { stage }) => return Err(PipelineError::StagePanicked { stage }),
+            }
+        }
+        match gone {
+            Some(error) => Err(error),
+            None => Ok(*self.totals.borrow()),
+        }
+    }
+}

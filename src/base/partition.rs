@@ -4,8 +4,7 @@ use chrono::{Datelike, NaiveDate};
 use std::fmt;
 
 /// How a table is cut into partitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum PartitionBy {
     /// `year=/month=/day=`
     #[default]
@@ -38,18 +37,6 @@ impl PartitionBy {
 pub struct Partition {
     first: NaiveDate,
     by: PartitionBy,
-}
-
-impl PartialOrd for PartitionBy {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PartitionBy {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.columns().len().cmp(&other.columns().len())
-    }
 }
 
 impl Partition {

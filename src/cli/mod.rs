@@ -1,1 +1,135 @@
-//! (being written)
+//! The command line: one file a verb, and the rules that all verbs share.
+//!
+//! Exit codes are a contract: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not balance. Data goes to
+//! standard output, logs and errors to standard error; an error is one line that says what happened, to what, and what to
+//! do. Nothing below this room prints.
+
+mod check;
+mod demo;
+mod init;
+mod query;
+mod run;
+mod status;
+
+use crate::config::{ConfigError, Pipeline};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed, for the reason on standard error.
+    Failed = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Something does not balance.
+    Unbalanced = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Follows PostgreSQL's write-ahead log into a Delta lake, and answers SQL over it.
+#[derive(Debug, Parser)]
+#[command(name = "lakebed", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// The pipeline file.
+    #[arg(long, global = true, env = "LAKEBED_PIPELINE", value_name = "FILE", default_value = "lakebed.toml")]
+    pipeline: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Look at source, slot, publication, partman and lake; every finding with its remedy
+    Check(check::CheckArgs),
+    /// Install roles, grants, publication, slot and lake tables; repeatable
+    Init(init::InitArgs),
+    /// Follow the WAL into the lake until stopped
+    Run(run::RunArgs),
+    /// Slot, lag, and one line a day
+    Status(status::StatusArgs),
+    /// Answer SQL over the lake
+    Query(query::QueryArgs),
+    /// Start a throw-away PostgreSQL, fill it, and show the whole way into the lake
+    Demo(demo::DemoArgs),
+}
+
+/// Runs one command line to its end.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::anyhow!("cannot start the async runtime: {error}")),
+    };
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(exit) => exit.into(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
+    if let Verb::Demo(args) = &arguments.verb {
+        crate::ops::logging::start(None);
+        return Box::pin(demo::run(args)).await;
+    }
+    let pipeline = Pipeline::load(&arguments.pipeline)?;
+    match &arguments.verb {
+        Verb::Run(args) => {
+            crate::ops::logging::start(None);
+            Box::pin(run::run(args, &pipeline)).await
+        }
+        other => {
+            crate::ops::logging::start(Some(QUIET_LEVELS));
+            match other {
+                Verb::Check(args) => Box::pin(check::run(args, &pipeline)).await,
+                Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
+                Verb::Status(args) => Box::pin(status::run(args, &pipeline)).await,
+                Verb::Query(args) => Box::pin(query::run(args, &pipeline)).await,
+                Verb::Run(_) | Verb::Demo(_) => Ok(Exit::Usage),
+            }
+        }
+    }
+}
+
+/// Verbs that print a report keep standard error for what went wrong.
+const QUIET_LEVELS: &str = "error,lakebed=warn";
+
+/// Help and version go to standard output with code 0; a wrong command line to standard error with code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+    if error.print().is_err() {
+        return Exit::Failed.into();
+    }
+    exit.into()
+}
+
+/// The one line that a person sees. The chain of causes is joined, so that nothing is lost and nothing is repeated.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&text);
+        }
+    }
+    report(&format!("lakebed: {}", line.replace(['\n', '\r'], " ")));
+    if error.downcast_ref::<ConfigError>().is_some() { Exit::Usage.into() } else { Exit::Failed.into() }
+}
+
+/// Writes a line to standard error; a closed one is not worth another error.
+#[allow(clippy::print_stderr)]
+fn report(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,1 +1,9 @@
-//! (being written)
+//! What keeps a process honest: owned tasks, shutdown on a signal, and logging.
+//!
+//! A stage is a task with a name and an owner. [`tasks::Stages`] is the only place that spawns one, so that none can die
+//! unnoticed: the first failure (a panic included) ends the pipeline with its reason. [`shutdown`] turns SIGTERM and SIGINT
+//! into one request to flush, acknowledge and leave. Metrics, health and fail points move in here later.
+
+pub mod logging;
+pub mod shutdown;
+pub mod tasks;

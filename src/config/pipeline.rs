@@ -1,0 +1,325 @@
+//! The validated pipeline: every value in its own type, every rule between values already checked.
+
+use super::expand::{Lookup, expand};
+use super::raw::{RawArchive, RawBuffer, RawPipeline, RawTable};
+use crate::base::{PartitionBy, TableName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+use url::Url;
+
+/// What is wrong with the pipeline file, in one line. Always definite: exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the pipeline file {path}: {reason}; name another with --pipeline or LAKEBED_PIPELINE")]
+    Unreadable {
+        /// As given on the command line.
+        path: String,
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// Not TOML, a wrong type, or an unknown or missing key.
+    #[error("{path}, line {line}: {reason}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// One line, from the TOML parser.
+        reason: String,
+    },
+    /// A value that breaks a rule.
+    #[error("{path}: {key} {reason}")]
+    Value {
+        /// The file.
+        path: String,
+        /// `[section].key`
+        key: String,
+        /// What is wrong and what would be right; never the value of a URL or an option.
+        reason: String,
+    },
+}
+
+/// One pipeline: one slot of one database, into one lake.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The database that is followed.
+    pub source: SourceSection,
+    /// Where the tables are kept.
+    pub lake: LakeSection,
+    /// At least one; names are unique, and so are the lake folders.
+    pub tables: Vec<TableSection>,
+    /// When rows are flushed, and how much memory they may take until then.
+    pub buffer: BufferSection,
+    /// The schema that partman moves old partitions to.
+    pub archive: ArchiveSection,
+    /// Where the status page listens.
+    pub status: StatusSection,
+    /// Names for analysts.
+    pub query: QuerySection,
+}
+
+/// `[source]`
+#[derive(Clone)]
+pub struct SourceSection {
+    /// A libpq URL; it may hold a password, so it is never printed.
+    pub url: String,
+    /// The logical replication slot; also the pipeline's name in the lake.
+    pub slot: String,
+    /// The publication that the slot reads.
+    pub publication: String,
+}
+
+impl std::fmt::Debug for SourceSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceSection").field("slot", &self.slot).field("publication", &self.publication).finish()
+    }
+}
+
+/// `[lake]`
+#[derive(Clone)]
+pub struct LakeSection {
+    /// The root; each table is a folder below it.
+    pub url: Url,
+    /// Object-store options; they may hold keys, so they are never printed.
+    pub options: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for LakeSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("LakeSection").field("url", &self.url.as_str()).field("options", &options).finish()
+    }
+}
+
+/// `[[table]]`
+#[derive(Clone, Debug)]
+pub struct TableSection {
+    /// The published root.
+    pub name: TableName,
+    /// The column that dates a row.
+    pub partition_column: String,
+    /// Day or month.
+    pub partition_by: PartitionBy,
+    /// The zone in which a `timestamptz` partition column is cut into days.
+    pub time_zone: chrono_tz::Tz,
+}
+
+impl TableSection {
+    /// The table's folder below the lake's root.
+    pub fn lake_path(&self) -> &str {
+        &self.name.name
+    }
+}
+
+/// `[buffer]`
+#[derive(Clone, Debug)]
+pub struct BufferSection {
+    /// A row is in the lake at most this long after its transaction arrived.
+    pub max_age: Duration,
+    /// Buffered bytes that cause a flush before `max_age`.
+    pub max_bytes: u64,
+    /// Resident memory that `run` stays under.
+    pub memory_limit_bytes: u64,
+}
+
+/// `[archive]`
+#[derive(Clone, Debug)]
+pub struct ArchiveSection {
+    /// partman's `retention_schema`.
+    pub schema: String,
+    /// Whether a proved partition may be dropped.
+    pub drop: bool,
+    /// Five cron fields, UTC.
+    pub schedule: String,
+}
+
+/// `[status]`
+#[derive(Clone, Debug)]
+pub struct StatusSection {
+    /// Address of the status page.
+    pub listen: SocketAddr,
+}
+
+/// `[query]`
+#[derive(Clone, Debug)]
+pub struct QuerySection {
+    /// Analysts may qualify a table with this name, as in Athena: `idp_archive.security_event`.
+    pub database: Option<String>,
+}
+
+impl Pipeline {
+    /// Reads and validates a pipeline file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: shown.clone(), reason: error.to_string() })?;
+        Self::parse(&text, &shown, &|name| std::env::var(name).ok())
+    }
+
+    /// Validates the text of a pipeline file; `path` is for messages, `lookup` fills `${VAR}`.
+    pub fn parse(text: &str, path: &str, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+        let raw: RawPipeline = toml::from_str(text).map_err(|error| syntax(text, path, &error))?;
+        let check = Checker { path, lookup };
+        Ok(Self {
+            source: check.source(&raw)?,
+            lake: check.lake(&raw)?,
+            tables: check.tables(&raw.tables)?,
+            buffer: check.buffer(&raw.buffer)?,
+            archive: check.archive(&raw.archive)?,
+            status: StatusSection {
+                listen: check.parsed("[status].listen", raw.status.listen.as_deref().unwrap_or("127.0.0.1:9187"), "must be an address and port such as 127.0.0.1:9187")?,
+            },
+            query: QuerySection { database: check.database(raw.query.database.as_deref())? },
+        })
+    }
+}
+
+/// The parser's message can span lines and quote the text; only its first line and the place are kept.
+fn syntax(text: &str, path: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let reason = error.message().lines().next().unwrap_or("not valid TOML").to_owned();
+    ConfigError::Syntax { path: path.to_owned(), line, reason }
+}
+
+/// Validation of single values, with the file's name and the variables at hand.
+struct Checker<'a> {
+    path: &'a str,
+    lookup: Lookup<'a>,
+}
+
+/// Longest name that PostgreSQL keeps (NAMEDATALEN - 1).
+const NAME_MAX_BYTES: usize = 63;
+const MIB: u64 = 1024 * 1024;
+
+impl Checker<'_> {
+    fn error(&self, key: &str, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Value { path: self.path.to_owned(), key: key.to_owned(), reason: reason.into() }
+    }
+
+    fn text(&self, key: &str, text: &str) -> Result<String, ConfigError> {
+        let value = expand(text, self.lookup).map_err(|reason| self.error(key, reason))?;
+        if value.trim().is_empty() { Err(self.error(key, "must not be empty")) } else { Ok(value) }
+    }
+
+    fn parsed<T: FromStr>(&self, key: &str, text: &str, rule: &str) -> Result<T, ConfigError> {
+        self.text(key, text)?.trim().parse().map_err(|_| self.error(key, rule))
+    }
+
+    fn source(&self, raw: &RawPipeline) -> Result<SourceSection, ConfigError> {
+        let url = self.text("[source].url", &raw.source.url)?;
+        crate::connect::Settings::from_url(&url)
+            .map_err(|error| self.error("[source].url", format!("is not usable: {error}")))?;
+        let slot = self.text("[source].slot", &raw.source.slot)?;
+        let plain = slot.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        if !plain || slot.len() > NAME_MAX_BYTES {
+            let rule = "must be 1 to 63 lower-case letters, digits and underscores (PostgreSQL's rule for slot names)";
+            return Err(self.error("[source].slot", rule));
+        }
+        let publication = self.text("[source].publication", &raw.source.publication)?;
+        if publication.len() > NAME_MAX_BYTES {
+            return Err(self.error("[source].publication", "must be at most 63 bytes long"));
+        }
+        Ok(SourceSection { url, slot, publication })
+    }
+
+    fn lake(&self, raw: &RawPipeline) -> Result<LakeSection, ConfigError> {
+        let text = self.text("[lake].url", &raw.lake.url)?;
+        let rule = "must be a URL: file:///absolute/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
+        let url = Url::parse(&text).map_err(|_| self.error("[lake].url", rule))?;
+        let known = matches!(url.scheme(), "file" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss");
+        let rooted = if url.scheme() == "file" { url.to_file_path().is_ok() } else { url.host_str().is_some() };
+        if !known || !rooted {
+            return Err(self.error("[lake].url", rule));
+        }
+        let mut options = BTreeMap::new();
+        for (name, value) in &raw.lake.options {
+            options.insert(name.clone(), self.text(&format!("[lake.options].{name}"), value)?);
+        }
+        Ok(LakeSection { url, options })
+    }
+
+    fn tables(&self, raw: &[RawTable]) -> Result<Vec<TableSection>, ConfigError> {
+        if raw.is_empty() {
+            return Err(self.error("[[table]]", "is missing: name at least one table to keep"));
+        }
+        let mut folders = BTreeSet::new();
+        let mut tables = Vec::with_capacity(raw.len());
+        for (index, entry) in raw.iter().enumerate() {
+            let table = self.table(&format!("[[table]] number {}", index + 1), entry)?;
+            if !folders.insert(table.lake_path().to_owned()) {
+                let reason = format!("has {} twice: each table needs a folder of its own in the lake; give a second schema its own pipeline file and lake", table.lake_path());
+                return Err(self.error("[[table]]", reason));
+            }
+            tables.push(table);
+        }
+        Ok(tables)
+    }
+
+    fn table(&self, at: &str, raw: &RawTable) -> Result<TableSection, ConfigError> {
+        let key = |name: &str| format!("{at}, {name}");
+        let by = self.text(&key("partition_by"), raw.partition_by.as_deref().unwrap_or("day"))?;
+        let partition_by = match by.as_str() {
+            "day" => PartitionBy::Day,
+            "month" => PartitionBy::Month,
+            _ => return Err(self.error(&key("partition_by"), "must be \"day\" or \"month\"")),
+        };
+        let zone = raw.time_zone.as_deref().unwrap_or("UTC");
+        Ok(TableSection {
+            name: self.parsed(&key("name"), &raw.name, "must be schema.table, such as public.security_event")?,
+            partition_column: self.text(&key("partition_column"), &raw.partition_column)?,
+            partition_by,
+            time_zone: self.parsed(&key("time_zone"), zone, "must be an IANA time zone such as UTC or Asia/Tokyo")?,
+        })
+    }
+
+    fn buffer(&self, raw: &RawBuffer) -> Result<BufferSection, ConfigError> {
+        let age = self.text("[buffer].max_age", raw.max_age.as_deref().unwrap_or("10s"))?;
+        let max_age = humantime::parse_duration(age.trim()).ok();
+        let max_age = max_age
+            .filter(|age| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(age))
+            .ok_or_else(|| self.error("[buffer].max_age", "must be a duration from 100ms to 1h, such as \"10s\""))?;
+        let max_bytes = self.bytes("[buffer].max_bytes", raw.max_bytes.as_deref().unwrap_or("64MiB"))?;
+        let memory_limit_bytes = self.bytes("[buffer].memory_limit", raw.memory_limit.as_deref().unwrap_or("256MiB"))?;
+        if max_bytes < MIB {
+            return Err(self.error("[buffer].max_bytes", "must be at least 1MiB"));
+        }
+        if memory_limit_bytes < 128 * MIB || memory_limit_bytes < max_bytes.saturating_mul(2) {
+            let rule = "must be at least 128MiB and at least twice [buffer].max_bytes";
+            return Err(self.error("[buffer].memory_limit", rule));
+        }
+        Ok(BufferSection { max_age, max_bytes, memory_limit_bytes })
+    }
+
+    fn bytes(&self, key: &str, text: &str) -> Result<u64, ConfigError> {
+        let size: bytesize::ByteSize = self.parsed(key, text, "must be a size such as \"64MiB\"")?;
+        Ok(size.as_u64())
+    }
+
+    fn archive(&self, raw: &RawArchive) -> Result<ArchiveSection, ConfigError> {
+        let schedule = self.text("[archive].schedule", raw.schedule.as_deref().unwrap_or("0 3 * * *"))?;
+        if schedule.split_whitespace().count() != 5 {
+            return Err(self.error("[archive].schedule", "must have five cron fields, such as \"0 3 * * *\" (UTC)"));
+        }
+        let schema = self.text("[archive].schema", raw.schema.as_deref().unwrap_or("archive"))?;
+        if schema.len() > NAME_MAX_BYTES {
+            return Err(self.error("[archive].schema", "must be at most 63 bytes long"));
+        }
+        Ok(ArchiveSection { schema, drop: raw.drop.unwrap_or(true), schedule })
+    }
+
+    fn database(&self, raw: Option<&str>) -> Result<Option<String>, ConfigError> {
+        let Some(text) = raw else { return Ok(None) };
+        let name = self.text("[query].database", text)?;
+        let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        if plain { Ok(Some(name)) } else { Err(self.error("[query].database", "must be lower-case letters, digits and underscores, as in Athena")) }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipeline_test.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+[source]
+url = "postgresql://lakebed:${SECRET}@127.0.0.1:5432/idpserver?sslmode=disable"
+slot = "lakebed"
+publication = "lakebed"
+
+[lake]
+url = "file:///tmp/lake"
+
+[[table]]
+name = "public.security_event"
+partition_column = "created_at"
+"#;
+
+fn parse(text: &str) -> Result<Pipeline, ConfigError> {
+    Pipeline::parse(text, "pipeline.toml", &|name| (name == "SECRET").then(|| "canary".to_owned()))
+}
+
+fn refusal(text: &str) -> String {
+    let message = parse(text).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "one line: {message}");
+    assert!(!message.contains("canary"), "no secret: {message}");
+    message
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let pipeline = parse(MINIMAL).unwrap();
+    assert_eq!(pipeline.buffer.max_age, Duration::from_secs(10));
+    assert_eq!(pipeline.buffer.max_bytes, 64 * MIB);
+    assert_eq!(pipeline.buffer.memory_limit_bytes, 256 * MIB);
+    assert_eq!(pipeline.tables[0].partition_by, PartitionBy::Day);
+    assert_eq!(pipeline.tables[0].lake_path(), "security_event");
+    assert!(pipeline.source.url.contains("canary"));
+    assert!(!format!("{pipeline:?}").contains("canary"));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let message = refusal(&MINIMAL.replace("[lake]", "[lake]\nurk = 1"));
+    assert!(message.contains("line 8") && message.contains("urk"), "{message}");
+}
+
+#[test]
+fn a_bad_value_is_named_with_the_rule() {
+    let cases = [
+        ("slot = \"lakebed\"", "slot = \"Lake-Bed\"", "[source].slot"),
+        ("${SECRET}", "${OTHER}", "OTHER"),
+        ("file:///tmp/lake", "/tmp/lake", "[lake].url"),
+        ("file:///tmp/lake", "ftp://host/lake", "[lake].url"),
+        ("public.security_event", "security_event", "schema.table"),
+        ("[lake]", "[buffer]\nmax_age = \"soon\"\n[lake]", "[buffer].max_age"),
+        ("[lake]", "[buffer]\nmax_bytes = \"200MiB\"\n[lake]", "[buffer].memory_limit"),
+        ("[lake]", "[archive]\nschedule = \"daily\"\n[lake]", "[archive].schedule"),
+        ("[lake]", "[status]\nlisten = \"here\"\n[lake]", "[status].listen"),
+        ("\"created_at\"", "\"created_at\"\npartition_by = \"week\"", "partition_by"),
+        ("\"created_at\"", "\"created_at\"\ntime_zone = \"Mars/Base\"", "time_zone"),
+    ];
+    for (from, to, expected) in cases {
+        let message = refusal(&MINIMAL.replace(from, to));
+        assert!(message.contains(expected), "{to}: {message}");
+    }
+}
+
+#[test]
+fn two_tables_may_not_share_a_folder() {
+    let twice = format!("{MINIMAL}\n[[table]]\nname = \"other.security_event\"\npartition_column = \"created_at\"\n");
+    assert!(refusal(&twice).contains("security_event twice"));
+    assert!(refusal(&MINIMAL.replace("[[table]]", "[query]").replace("name = ", "#").replace("partition_column", "database")).contains("[[table]]"));
+}
+
+#[test]
+fn the_files_in_the_box_are_valid() {
+    for name in ["security_event.toml", "idp.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        Pipeline::parse(&text, name, &|variable| Some(format!("/{}", variable.to_lowercase()))).unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! The pipeline file as written: one struct a TOML table, every value still text.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPipeline {
+    pub(super) source: RawSource,
+    pub(super) lake: RawLake,
+    #[serde(default, rename = "table")]
+    pub(super) tables: Vec<RawTable>,
+    #[serde(default)]
+    pub(super) buffer: RawBuffer,
+    #[serde(default)]
+    pub(super) archive: RawArchive,
+    #[serde(default)]
+    pub(super) status: RawStatus,
+    #[serde(default)]
+    pub(super) query: RawQuery,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSource {
+    pub(super) url: String,
+    pub(super) slot: String,
+    pub(super) publication: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLake {
+    pub(super) url: String,
+    #[serde(default)]
+    pub(super) options: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTable {
+    pub(super) name: String,
+    pub(super) partition_column: String,
+    pub(super) partition_by: Option<String>,
+    pub(super) time_zone: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBuffer {
+    pub(super) max_age: Option<String>,
+    pub(super) max_bytes: Option<String>,
+    pub(super) memory_limit: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawArchive {
+    pub(super) schema: Option<String>,
+    pub(super) drop: Option<bool>,
+    pub(super) schedule: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStatus {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQuery {
+    pub(super) database: Option<String>,
+}

@@ -1,0 +1,62 @@
+//! Why a pipeline stops, with the place in the WAL where that helps.
+
+use crate::base::{Classify, Lsn, RetryClass, TableName};
+use crate::buffer::BufferError;
+use crate::connect::ConnectError;
+use crate::decode::DecodeError;
+use crate::lake::LakeError;
+use crate::source::SourceError;
+use crate::wal::WalError;
+
+/// Any end of a pipeline but the orderly one.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; fields are what they name
+pub enum PipelineError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version")]
+    Decode { at: Lsn, error: DecodeError },
+    #[error("{error} (transaction that commits at WAL position {at}; nothing was acknowledged from there on)")]
+    Row { at: Lsn, error: BufferError },
+    #[error("the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again")]
+    Order { at: Lsn, what: &'static str },
+    #[error("{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; nothing was acknowledged from there on: use a version that applies {operation}, or drop the slot and start again with `lakebed init --from-now`")]
+    NotInsert { operation: &'static str, table: TableName, at: Lsn },
+    #[error("PostgreSQL at {endpoint} has wal_level = {found}: set wal_level = logical in postgresql.conf and restart the server")]
+    WalLevel { endpoint: String, found: String },
+    #[error("PostgreSQL at {endpoint} is version {found}: lakebed needs 14 or later")]
+    ServerVersion { endpoint: String, found: u32 },
+    #[error("publication \"{publication}\" does not exist in database \"{database}\": run `lakebed init`")]
+    NoPublication { publication: String, database: String },
+    #[error("publication \"{publication}\" {problem}: run `lakebed init`, or correct it with ALTER PUBLICATION")]
+    PublicationDiffers { publication: String, problem: String },
+    #[error("replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap")]
+    NoSlot { slot: String, endpoint: String },
+    #[error("replication slot \"{slot}\" {problem}")]
+    SlotUnusable { slot: String, problem: String },
+    #[error("replication slot \"{slot}\" is in use by {holder}: stop that one first; one slot serves one consumer")]
+    SlotHeld { slot: String, holder: String },
+    #[error("the {stage} stage ended before its work was done: restart lakebed; nothing unacknowledged is lost")]
+    StageGone { stage: &'static str },
+    #[error("the {stage} stage panicked: this is a defect of lakebed; restart it, nothing unacknowledged is lost")]
+    StagePanicked { stage: &'static str },
+}
+
+impl Classify for PipelineError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::Connect(error) => error.retry_class(),
+            Self::Source(error) => error.retry_class(),
+            Self::Wal(error) => error.retry_class(),
+            Self::Lake(error) => error.retry_class(),
+            Self::SlotHeld { .. } | Self::StageGone { .. } | Self::StagePanicked { .. } => RetryClass::Transient,
+            _ => RetryClass::Definite,
+        }
+    }
+}
