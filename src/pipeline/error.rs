@@ -2,7 +2,7 @@
 
 use crate::base::{Classify, Lsn, RetryClass, TableName};
 use crate::buffer::BufferError;
-use crate::connect::ConnectError;
+use crate::connect::{ConnectError, SettingsError};
 use crate::decode::DecodeError;
 use crate::lake::LakeError;
 use crate::source::SourceError;
@@ -12,6 +12,8 @@ use crate::wal::WalError;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; fields are what they name
 pub enum PipelineError {
+    #[error("[source].url is not usable: {0}")]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -38,8 +40,8 @@ pub enum PipelineError {
     PublicationDiffers { publication: String, problem: String },
     #[error("replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap")]
     NoSlot { slot: String, endpoint: String },
-    #[error("replication slot \"{slot}\" {problem}")]
-    SlotUnusable { slot: String, problem: String },
+    #[error("{problem}")]
+    SlotUnusable { problem: String },
     #[error("replication slot \"{slot}\" is in use by {holder}: stop that one first; one slot serves one consumer")]
     SlotHeld { slot: String, holder: String },
     #[error("the {stage} stage ended before its work was done: restart lakebed; nothing unacknowledged is lost")]
