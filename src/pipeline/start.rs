@@ -42,11 +42,11 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     let control = connect::control(&settings).await?;
     let client = control.client();
     let shapes = look_at_source(client, pipeline, &settings).await?;
+    wait_for_slot(client, pipeline, &settings).await?;
     let mut connection = ReplicationConnection::open(&settings).await?;
     let system = connection.identify_system().await?;
     let limits = Limits::new(&pipeline.buffer, shapes.len());
     let landings = open_lake(pipeline, &shapes, &system.system_identifier, limits).await?;
-    wait_for_slot(client, pipeline, &settings).await?;
 
     let stream = connection
         .start(StreamOptions {
