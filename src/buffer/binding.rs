@@ -31,7 +31,8 @@ impl Binding {
         if let Some((_, column)) = missing {
             return Err(SchemaChange::Dropped { column: column.name.clone() });
         }
-        let partition_position = columns.iter().position(|index| *index == shape.partition_column).unwrap_or(columns.len());
+        let partition_position =
+            columns.iter().position(|index| *index == shape.partition_column).unwrap_or(columns.len());
         Ok(Self { columns, partition_position })
     }
 

@@ -114,7 +114,12 @@ impl ColumnBuilder {
             Self::Int4(_) | Self::Float4(_) | Self::Date(_) => 4,
             Self::Int8(_) | Self::Float8(_) | Self::Timestamp(_) | Self::TimestampTz(_) => 8,
             Self::Decimal { .. } => 16,
-            Self::Uuid(_) | Self::Text(_) | Self::Jsonb(_) | Self::ServerText(_) | Self::Printed { .. } | Self::Bytea(_) => 4,
+            Self::Uuid(_)
+            | Self::Text(_)
+            | Self::Jsonb(_)
+            | Self::ServerText(_)
+            | Self::Printed { .. }
+            | Self::Bytea(_) => 4,
         }
     }
 

@@ -41,7 +41,9 @@ pub enum BufferError {
         found: usize,
     },
     /// NULL where the lake's column is required.
-    #[error("{table}.{column}: a row holds NULL although the column was NOT NULL; set the table up anew in an empty lake folder")]
+    #[error(
+        "{table}.{column}: a row holds NULL although the column was NOT NULL; set the table up anew in an empty lake folder"
+    )]
     NullNotAllowed {
         /// The table.
         table: TableName,
@@ -49,7 +51,9 @@ pub enum BufferError {
         column: String,
     },
     /// NULL in the column that dates a row.
-    #[error("{table}.{column}: a row holds NULL in the partition column and belongs to no day; declare the column NOT NULL")]
+    #[error(
+        "{table}.{column}: a row holds NULL in the partition column and belongs to no day; declare the column NOT NULL"
+    )]
     NoPartition {
         /// The table.
         table: TableName,

@@ -23,6 +23,10 @@ mod event_date;
 mod partition_rows;
 mod schema;
 mod table_buffer;
+#[cfg(test)]
+mod table_buffer_test;
+#[cfg(test)]
+mod values_test;
 
 pub use batch::PartitionBatch;
 pub use error::{BufferError, SchemaChange};

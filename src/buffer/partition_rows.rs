@@ -86,10 +86,8 @@ impl PartitionRows {
                 Datum::Null => return Err(Refusal::Null { column: index }),
                 Datum::Unchanged => return Err(Refusal::Unchanged { column: index }),
             };
-            added += column
-                .values
-                .append(encoded, scratch)
-                .map_err(|source| Refusal::Value { column: index, source })?;
+            added +=
+                column.values.append(encoded, scratch).map_err(|source| Refusal::Value { column: index, source })?;
         }
         self.rows += 1;
         self.bytes += added;

@@ -9,7 +9,9 @@ pub enum DecodeError {
     #[error("the server sent an empty replication message; report this with the server's version")]
     Empty,
     /// The first byte names no message of protocol 1 to 4.
-    #[error("the server sent an unknown replication message (tag 0x{tag:02X}); use a supported server, PostgreSQL 14 to 18")]
+    #[error(
+        "the server sent an unknown replication message (tag 0x{tag:02X}); use a supported server, PostgreSQL 14 to 18"
+    )]
     UnknownMessage {
         /// The first byte.
         tag: u8,
@@ -31,7 +33,9 @@ pub enum DecodeError {
         count: usize,
     },
     /// A name is not UTF-8, which the connection asks for.
-    #[error("the server's {message} message has a {field} that is not UTF-8; the connection needs client_encoding UTF8")]
+    #[error(
+        "the server's {message} message has a {field} that is not UTF-8; the connection needs client_encoding UTF8"
+    )]
     NotUtf8 {
         /// Name of the message.
         message: &'static str,

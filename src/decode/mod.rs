@@ -16,9 +16,13 @@
 //! - **D3**, the half of it that concerns a value: it comes out exactly, or as a [`value::ValueError`]; nothing is clamped,
 //!   rounded or turned into NULL.
 
+#[cfg(test)]
+pub(crate) mod encode;
 mod error;
 mod message;
 mod parse;
+#[cfg(test)]
+mod parse_test;
 mod reader;
 mod relation;
 mod tuple;

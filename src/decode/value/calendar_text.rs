@@ -104,7 +104,8 @@ fn fraction_micros(digits: &[u8]) -> Option<i64> {
 
 /// As time_out prints it: zeros at the end of the fraction are left out. None outside of 0 to 24 hours.
 pub(super) fn push_time(micros: i64, out: &mut String) -> Option<()> {
-    let micros = u64::try_from(micros).ok().filter(|micros| i64::try_from(*micros).is_ok_and(|m| m <= MICROS_PER_DAY))?;
+    let micros =
+        u64::try_from(micros).ok().filter(|micros| i64::try_from(*micros).is_ok_and(|m| m <= MICROS_PER_DAY))?;
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     for (number, separator) in [(seconds / 3600, None), (seconds / 60 % 60, Some(':')), (seconds % 60, Some(':'))] {
         out.extend(separator);

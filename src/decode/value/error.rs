@@ -36,7 +36,9 @@ pub enum ValueError {
     #[error("a numeric NaN or infinity does not fit the lake's decimal; take the table out of the pipeline file")]
     DecimalNotFinite,
     /// More digits than declared.
-    #[error("a numeric has more digits than the column's numeric({precision},{scale}); report this with the server's version")]
+    #[error(
+        "a numeric has more digits than the column's numeric({precision},{scale}); report this with the server's version"
+    )]
     DecimalTooLong {
         /// Digits in all.
         precision: u8,

@@ -15,6 +15,14 @@ mod number;
 mod numeric;
 mod text;
 
+#[cfg(test)]
+mod calendar_test;
+#[cfg(test)]
+mod network_test;
+#[cfg(test)]
+mod numeric_test;
+#[cfg(test)]
+mod property_test;
 
 pub use calendar::{date, time, timestamp, timestamptz};
 pub use error::ValueError;

@@ -71,9 +71,9 @@ pub fn float4(encoded: Encoded<'_>) -> Result<f32, ValueError> {
         Encoded::Text(b"NaN") => f32::NAN,
         Encoded::Text(b"Infinity") => f32::INFINITY,
         Encoded::Text(b"-Infinity") => f32::NEG_INFINITY,
-        Encoded::Text(text) => {
-            finite_float(text).filter(|value: &f32| value.is_finite()).ok_or(ValueError::Malformed { kind: "float4" })?
-        }
+        Encoded::Text(text) => finite_float(text)
+            .filter(|value: &f32| value.is_finite())
+            .ok_or(ValueError::Malformed { kind: "float4" })?,
         Encoded::Binary(bytes) => f32::from_be_bytes(exactly(bytes, "float4")?),
     };
     Ok(if value.is_nan() { f32::NAN } else { value })
@@ -89,9 +89,9 @@ pub fn float8(encoded: Encoded<'_>) -> Result<f64, ValueError> {
         Encoded::Text(b"NaN") => f64::NAN,
         Encoded::Text(b"Infinity") => f64::INFINITY,
         Encoded::Text(b"-Infinity") => f64::NEG_INFINITY,
-        Encoded::Text(text) => {
-            finite_float(text).filter(|value: &f64| value.is_finite()).ok_or(ValueError::Malformed { kind: "float8" })?
-        }
+        Encoded::Text(text) => finite_float(text)
+            .filter(|value: &f64| value.is_finite())
+            .ok_or(ValueError::Malformed { kind: "float8" })?,
         Encoded::Binary(bytes) => f64::from_be_bytes(exactly(bytes, "float8")?),
     };
     Ok(if value.is_nan() { f64::NAN } else { value })

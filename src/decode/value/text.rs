@@ -130,9 +130,10 @@ pub fn uuid<'a>(encoded: Encoded<'a>, scratch: &'a mut [u8; UUID_TEXT_BYTES]) ->
 
 fn is_uuid(text: &[u8]) -> bool {
     text.len() == UUID_TEXT_BYTES
-        && text.iter().enumerate().all(|(at, byte)| {
-            if UUID_DASHES_AT.contains(&at) { *byte == b'-' } else { nibble(*byte).is_some() }
-        })
+        && text
+            .iter()
+            .enumerate()
+            .all(|(at, byte)| if UUID_DASHES_AT.contains(&at) { *byte == b'-' } else { nibble(*byte).is_some() })
 }
 
 #[cfg(test)]
