@@ -1,5 +1,34 @@
-//! (being written)
+//! Rows become Arrow, split by the day (or month) that they belong to, without a row object in between.
+//!
+//! A [`TableBuffer`] holds what one table has received and not yet handed on. [`TableBuffer::bind`] matches a RELATION message
+//! with the table's shape by column name; [`TableBuffer::append`] looks at the row's partition column first and then decodes
+//! every column straight into the Arrow builders of that partition. What is full leaves by [`TableBuffer::take_full`], the
+//! rest by [`TableBuffer::drain`].
+//!
+//! ```text
+//! Tuple ──event date──▶ partition's builders ◀──value── Datum …            take_full, drain ──▶ PartitionBatch
+//! ```
+//!
+//! Promises owned here:
+//! - **D3**, the half of it that concerns a row: every column of every row arrives, or [`BufferError`] names the table, the
+//!   column and the rule. A row that was refused leaves nothing behind; no error holds a cell value.
+//! - **L3**, the half of it before the files: a [`PartitionBatch`] holds one partition's rows only.
+//! - **B2**, the measure: [`TableBuffer::bytes`] tells in constant time what is held, and nothing is allocated ahead of rows.
 
 mod batch;
+mod binding;
+mod column;
+mod error;
+mod event_date;
+mod partition_rows;
+mod schema;
+mod table_buffer;
+#[cfg(test)]
+mod table_buffer_test;
+#[cfg(test)]
+mod values_test;
 
 pub use batch::PartitionBatch;
+pub use error::{BufferError, SchemaChange};
+pub use schema::arrow_schema;
+pub use table_buffer::TableBuffer;

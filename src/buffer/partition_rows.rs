@@ -1,0 +1,108 @@
+//! The rows of one partition while they arrive.
+
+use super::PartitionBatch;
+use super::column::{ColumnBuilder, Scratch};
+use crate::base::{Partition, SourceColumn, TableShape};
+use crate::decode::value::{Encoded, ValueError};
+use crate::decode::{Datum, DecodeError, Tuple};
+use deltalake::arrow::array::Array;
+use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::arrow::error::ArrowError;
+use deltalake::arrow::record_batch::{RecordBatch, RecordBatchOptions};
+
+/// Why a row was refused, before table and column are named.
+pub(super) enum Refusal {
+    Decode(DecodeError),
+    Value { column: usize, source: ValueError },
+    Null { column: usize },
+    Unchanged { column: usize },
+    ColumnCount,
+}
+
+/// One column's builder, and whether it takes NULL.
+struct Column {
+    values: ColumnBuilder,
+    nullable: bool,
+}
+
+/// An open partition: a builder for each column of the shape.
+pub(super) struct PartitionRows {
+    partition: Partition,
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+    bytes_per_row: usize,
+}
+
+impl PartitionRows {
+    pub(super) fn new(partition: Partition, shape: &TableShape) -> Self {
+        let open = |column: &SourceColumn| Column {
+            values: ColumnBuilder::new(column.column_type),
+            nullable: column.nullable,
+        };
+        let columns: Vec<Column> = shape.columns.iter().map(open).collect();
+        // A bit of validity for each value, rounded up.
+        let validity = columns.len().div_ceil(8);
+        let bytes_per_row = validity + columns.iter().map(|column| column.values.bytes_per_row()).sum::<usize>();
+        let bytes = size_of::<Self>() + columns.len() * size_of::<Column>();
+        Self { partition, columns, rows: 0, bytes, bytes_per_row }
+    }
+
+    pub(super) fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    #[inline]
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Content, offsets and the builders themselves; while they grow, Arrow's buffers may hold up to twice their content.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Decodes a row into the builders; `order` gives each value's column. Returns the bytes that it added.
+    ///
+    /// After a refusal some columns are one value longer; [`Self::finish`] cuts them, and nothing may be appended before that.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        tuple: &Tuple<'_>,
+        order: &[usize],
+        scratch: &mut Scratch,
+    ) -> Result<usize, Refusal> {
+        let mut added = self.bytes_per_row;
+        for (datum, &index) in tuple.columns().zip(order) {
+            let column = self.columns.get_mut(index).ok_or(Refusal::ColumnCount)?;
+            let encoded = match datum.map_err(Refusal::Decode)? {
+                Datum::Text(bytes) => Encoded::Text(bytes),
+                Datum::Binary(bytes) => Encoded::Binary(bytes),
+                Datum::Null if column.nullable => {
+                    column.values.append_null();
+                    continue;
+                }
+                Datum::Null => return Err(Refusal::Null { column: index }),
+                Datum::Unchanged => return Err(Refusal::Unchanged { column: index }),
+            };
+            added +=
+                column.values.append(encoded, scratch).map_err(|source| Refusal::Value { column: index, source })?;
+        }
+        self.rows += 1;
+        self.bytes += added;
+        Ok(added)
+    }
+
+    /// The complete rows as Arrow.
+    pub(super) fn finish(mut self, schema: &SchemaRef) -> Result<PartitionBatch, ArrowError> {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for column in &mut self.columns {
+            let array = column.values.finish();
+            arrays.push(if array.len() > self.rows { array.slice(0, self.rows) } else { array });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let rows = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
+        Ok(PartitionBatch { partition: self.partition, rows })
+    }
+}

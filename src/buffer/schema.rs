@@ -1,0 +1,40 @@
+//! The Arrow schema of a table's data columns.
+
+use crate::base::{ColumnType, SourceColumn, TableShape};
+use deltalake::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use std::sync::Arc;
+
+/// The zone of every timestamp column in the lake.
+pub(super) const UTC: &str = "UTC";
+
+/// The columns of `shape` in its order, without the partition columns: those are folders, not data. Types follow the reader
+/// profile, so that Delta's schema and the files agree.
+pub fn arrow_schema(shape: &TableShape) -> SchemaRef {
+    let field = |column: &SourceColumn| Field::new(&column.name, data_type(column.column_type), column.nullable);
+    Arc::new(Schema::new(shape.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+fn data_type(column_type: ColumnType) -> DataType {
+    match column_type {
+        ColumnType::Bool => DataType::Boolean,
+        ColumnType::Int2 => DataType::Int16,
+        ColumnType::Int4 => DataType::Int32,
+        ColumnType::Int8 => DataType::Int64,
+        ColumnType::Float4 => DataType::Float32,
+        ColumnType::Float8 => DataType::Float64,
+        ColumnType::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Timestamp | ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
+        ColumnType::Bytea => DataType::Binary,
+        ColumnType::Numeric
+        | ColumnType::Time
+        | ColumnType::Uuid
+        | ColumnType::Inet
+        | ColumnType::Cidr
+        | ColumnType::MacAddr
+        | ColumnType::Json
+        | ColumnType::Jsonb
+        | ColumnType::Text
+        | ColumnType::ServerText => DataType::Utf8,
+    }
+}

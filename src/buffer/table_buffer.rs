@@ -1,0 +1,302 @@
+//! What one table has received and not yet handed on.
+
+use super::binding::Binding;
+use super::column::Scratch;
+use super::event_date::{EventDate, calendar_date};
+use super::partition_rows::{PartitionRows, Refusal};
+use super::{BufferError, PartitionBatch, arrow_schema};
+use crate::base::{TableName, TableShape};
+use crate::decode::value::{Encoded, ValueError};
+use crate::decode::{Datum, DecodeError, Relation, Tuple};
+use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::arrow::error::ArrowError;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Arrow's strings have 32-bit offsets: a partition is closed before a column could pass them.
+const PARTITION_BYTES_MAX: usize = 1 << 30;
+
+/// A closed batch that waits to be taken.
+struct Sealed {
+    batch: PartitionBatch,
+    bytes: usize,
+}
+
+/// Rows of one table, split by partition, in Arrow builders.
+pub struct TableBuffer {
+    shape: Arc<TableShape>,
+    schema: SchemaRef,
+    event_date: Option<EventDate>,
+    binding: Option<Binding>,
+    open: Vec<PartitionRows>,
+    /// Index into `open` of days seen; emptied whenever `open` loses one.
+    days: HashMap<i32, usize>,
+    /// The last row's day and its index: rows come in runs of one day.
+    last: Option<(i32, usize)>,
+    sealed: Vec<Sealed>,
+    rows: u64,
+    bytes: usize,
+    /// No open partition has more rows or bytes than these.
+    rows_max: usize,
+    bytes_max: usize,
+    scratch: Scratch,
+}
+
+impl TableBuffer {
+    /// An empty buffer; it takes rows after [`Self::bind`].
+    pub fn new(shape: Arc<TableShape>) -> Self {
+        Self {
+            schema: arrow_schema(&shape),
+            event_date: EventDate::of(&shape),
+            shape,
+            binding: None,
+            open: Vec::new(),
+            days: HashMap::new(),
+            last: None,
+            sealed: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            rows_max: 0,
+            bytes_max: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &TableName {
+        &self.shape.table
+    }
+
+    /// The schema of every batch: [`arrow_schema`] of the shape.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Matches the relation that the following rows refer to with the shape, column by column, by name.
+    ///
+    /// # Errors
+    /// [`BufferError::SchemaChanged`] if name, columns, a type or a type modifier differ; [`BufferError::PartitionColumn`].
+    pub fn bind(&mut self, relation: &Relation) -> Result<(), BufferError> {
+        self.binding = None;
+        if self.event_date.is_none() {
+            return Err(BufferError::PartitionColumn { table: self.shape.table.clone() });
+        }
+        let changed = |change| BufferError::SchemaChanged { table: self.shape.table.clone(), change };
+        self.binding = Some(Binding::new(&self.shape, relation).map_err(changed)?);
+        Ok(())
+    }
+
+    /// Adds a new row, in the order of the bound relation's columns.
+    ///
+    /// # Errors
+    /// [`BufferError`]; the refused row leaves nothing behind, and the rows before it stay.
+    #[inline]
+    pub fn append(&mut self, tuple: &Tuple<'_>) -> Result<(), BufferError> {
+        let day = self.event_day(tuple)?;
+        let index = match self.last {
+            Some((last_day, index)) if last_day == day => index,
+            _ => self.partition_index(day)?,
+        };
+        let index = self.make_room(day, index, tuple.len_bytes())?;
+        let (Some(binding), Some(rows)) = (&self.binding, self.open.get_mut(index)) else {
+            return Err(self.not_bound());
+        };
+        match rows.append(tuple, binding.columns(), &mut self.scratch) {
+            Ok(added) => {
+                self.rows += 1;
+                self.bytes += added;
+                self.rows_max = self.rows_max.max(rows.rows());
+                self.bytes_max = self.bytes_max.max(rows.bytes());
+                Ok(())
+            }
+            Err(refusal) => {
+                // Some columns of the partition are one value ahead now; closing it cuts them.
+                self.seal(index)?;
+                Err(self.refused(refusal, tuple))
+            }
+        }
+    }
+
+    /// Rows held now.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes held now: values, offsets and builders. Arrow's buffers grow by doubling and may hold up to twice that.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A partition that reached `rows` or `bytes`, if there is one; constant time while there is none.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn take_full(&mut self, rows: usize, bytes: usize) -> Result<Option<PartitionBatch>, BufferError> {
+        if self.sealed.is_empty() {
+            if self.rows_max < rows && self.bytes_max < bytes {
+                return Ok(None);
+            }
+            let full = |open: &PartitionRows| open.rows() > 0 && (open.rows() >= rows || open.bytes() >= bytes);
+            let Some(index) = self.open.iter().position(full) else { return Ok(None) };
+            self.seal(index)?;
+        }
+        if self.sealed.is_empty() {
+            return Ok(None);
+        }
+        let Sealed { batch, bytes } = self.sealed.remove(0);
+        self.release(&batch, bytes);
+        Ok(Some(batch))
+    }
+
+    /// Everything that is held, ordered by partition, a partition's rows in arrival order; the buffer is empty then.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn drain(&mut self) -> Result<Vec<PartitionBatch>, BufferError> {
+        let mut batches: Vec<PartitionBatch> = self.sealed.drain(..).map(|sealed| sealed.batch).collect();
+        for open in self.open.drain(..).filter(|open| open.rows() > 0) {
+            batches.push(open.finish(&self.schema).map_err(|source| arrow_error(&self.shape, source))?);
+        }
+        self.forget_indexes();
+        (self.rows, self.bytes) = (0, 0);
+        batches.sort_by_key(|batch| batch.partition);
+        Ok(batches)
+    }
+
+    /// Days since 1970 of the row's partition column.
+    #[inline]
+    fn event_day(&self, tuple: &Tuple<'_>) -> Result<i32, BufferError> {
+        let (Some(binding), Some(event_date)) = (&self.binding, self.event_date) else { return Err(self.not_bound()) };
+        if tuple.len() != binding.columns().len() {
+            return Err(self.refused(Refusal::ColumnCount, tuple));
+        }
+        let encoded = match tuple.columns().nth(binding.partition_position()) {
+            Some(Ok(Datum::Text(bytes))) => Encoded::Text(bytes),
+            Some(Ok(Datum::Binary(bytes))) => Encoded::Binary(bytes),
+            Some(Ok(Datum::Null)) => return Err(self.no_partition()),
+            Some(Ok(Datum::Unchanged)) => return Err(self.unchanged(self.shape.partition_column)),
+            Some(Err(source)) => return Err(self.undecodable(source)),
+            None => return Err(self.refused(Refusal::ColumnCount, tuple)),
+        };
+        event_date.day(encoded).map_err(|source| self.bad_value(self.shape.partition_column, source))
+    }
+
+    /// The open partition of `day`, opened if need be; remembered for the rows that follow.
+    fn partition_index(&mut self, day: i32) -> Result<usize, BufferError> {
+        let index = match self.days.get(&day) {
+            Some(index) => *index,
+            None => self.find_or_open(day)?,
+        };
+        self.days.insert(day, index);
+        self.last = Some((day, index));
+        Ok(index)
+    }
+
+    fn find_or_open(&mut self, day: i32) -> Result<usize, BufferError> {
+        let date = calendar_date(day).map_err(|source| self.bad_value(self.shape.partition_column, source))?;
+        let partition = self.shape.partition_by.partition_of(date);
+        if let Some(index) = self.open.iter().position(|open| open.partition() == partition) {
+            return Ok(index);
+        }
+        let rows = PartitionRows::new(partition, &self.shape);
+        self.bytes += rows.bytes();
+        self.open.push(rows);
+        Ok(self.open.len() - 1)
+    }
+
+    /// Closes the partition first if the row would take a column towards the limit of its offsets.
+    #[inline]
+    fn make_room(&mut self, day: i32, index: usize, row_bytes: usize) -> Result<usize, BufferError> {
+        let held = self.open.get(index).map_or(0, PartitionRows::bytes);
+        if held.saturating_add(row_bytes) <= PARTITION_BYTES_MAX {
+            return Ok(index);
+        }
+        if row_bytes > PARTITION_BYTES_MAX {
+            return Err(BufferError::RowTooLarge { table: self.shape.table.clone(), bytes: row_bytes });
+        }
+        self.seal(index)?;
+        self.partition_index(day)
+    }
+
+    /// Closes an open partition; its rows wait in `sealed`.
+    #[cold]
+    fn seal(&mut self, index: usize) -> Result<(), BufferError> {
+        if index >= self.open.len() {
+            return Ok(());
+        }
+        let rows = self.open.swap_remove(index);
+        self.forget_indexes();
+        let bytes = rows.bytes();
+        if rows.rows() == 0 {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            return Ok(());
+        }
+        let batch = rows.finish(&self.schema).map_err(|source| arrow_error(&self.shape, source))?;
+        self.sealed.push(Sealed { batch, bytes });
+        Ok(())
+    }
+
+    fn forget_indexes(&mut self) {
+        self.days.clear();
+        self.last = None;
+        self.rows_max = self.open.iter().map(PartitionRows::rows).max().unwrap_or(0);
+        self.bytes_max = self.open.iter().map(PartitionRows::bytes).max().unwrap_or(0);
+    }
+
+    fn release(&mut self, batch: &PartitionBatch, bytes: usize) {
+        let rows = u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
+        self.rows = self.rows.saturating_sub(rows);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    #[cold]
+    fn refused(&self, refusal: Refusal, tuple: &Tuple<'_>) -> BufferError {
+        match refusal {
+            Refusal::Decode(source) => self.undecodable(source),
+            Refusal::Value { column, source } => self.bad_value(column, source),
+            Refusal::Unchanged { column } => self.unchanged(column),
+            Refusal::Null { column } => {
+                BufferError::NullNotAllowed { table: self.shape.table.clone(), column: self.column_name(column) }
+            }
+            Refusal::ColumnCount => BufferError::ColumnCount {
+                table: self.shape.table.clone(),
+                expected: self.shape.columns.len(),
+                found: tuple.len(),
+            },
+        }
+    }
+
+    #[cold]
+    fn not_bound(&self) -> BufferError {
+        BufferError::NotBound { table: self.shape.table.clone() }
+    }
+
+    #[cold]
+    fn no_partition(&self) -> BufferError {
+        let column = self.column_name(self.shape.partition_column);
+        BufferError::NoPartition { table: self.shape.table.clone(), column }
+    }
+
+    #[cold]
+    fn unchanged(&self, column: usize) -> BufferError {
+        BufferError::Unchanged { table: self.shape.table.clone(), column: self.column_name(column) }
+    }
+
+    #[cold]
+    fn undecodable(&self, source: DecodeError) -> BufferError {
+        BufferError::Decode { table: self.shape.table.clone(), source }
+    }
+
+    #[cold]
+    fn bad_value(&self, column: usize, source: ValueError) -> BufferError {
+        BufferError::Value { table: self.shape.table.clone(), column: self.column_name(column), source }
+    }
+
+    fn column_name(&self, column: usize) -> String {
+        self.shape.columns.get(column).map(|column| column.name.clone()).unwrap_or_default()
+    }
+}
+
+fn arrow_error(shape: &TableShape, source: ArrowError) -> BufferError {
+    BufferError::Arrow { table: shape.table.clone(), source }
+}
