@@ -15,13 +15,13 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// How a table's rows were put into folders.
 #[derive(Clone, Debug)]
-pub struct Dated {
+pub(super) struct Dated {
     /// The lake column that dates a row.
-    pub column: String,
+    pub(super) column: String,
     /// Day or month folders.
-    pub partition_by: PartitionBy,
+    pub(super) partition_by: PartitionBy,
     /// The zone whose calendar names the folders; UTC unless the source column is a `timestamptz` cut elsewhere.
-    pub time_zone: Tz,
+    pub(super) time_zone: Tz,
 }
 
 /// Microseconds since 1970-01-01 UTC, both ends included; `None` is open.

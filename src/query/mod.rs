@@ -26,3 +26,6 @@ pub use engine::{QueryEngine, QueryOptions, QueryTable};
 pub use error::QueryError;
 pub use read_only::{ReadStatement, parse};
 pub use script::run_script;
+
+#[cfg(test)]
+mod tests;

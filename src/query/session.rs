@@ -20,12 +20,14 @@ const CATALOG: &str = "lakebed";
 /// Where a bare name is looked up when the pipeline names no database.
 const DEFAULT_DATABASE: &str = "lake";
 
+/// Tables by the schema they are found in.
+type Schemas = BTreeMap<String, Vec<(String, Arc<dyn TableProvider>)>>;
+
 /// A session in which every table is found as `t`, `source_schema.t` and `database.t`, in any case.
 pub(super) fn open(tables: &[QueryTable], options: &QueryOptions) -> Result<SessionContext, QueryError> {
     let database = options.database.as_deref().unwrap_or(DEFAULT_DATABASE).to_lowercase();
     let context = context(&database, options).map_err(setup)?;
-    let mut schemas: BTreeMap<String, Vec<(String, Arc<dyn TableProvider>)>> = BTreeMap::new();
-    schemas.entry(database.clone()).or_default();
+    let mut schemas = Schemas::from([(database.clone(), Vec::new())]);
     for table in tables {
         table
             .delta
@@ -70,10 +72,7 @@ fn context(database: &str, options: &QueryOptions) -> Result<SessionContext, Dat
     Ok(SessionContext::new_with_state(state))
 }
 
-fn register(
-    context: &SessionContext,
-    schemas: BTreeMap<String, Vec<(String, Arc<dyn TableProvider>)>>,
-) -> Result<(), DataFusionError> {
+fn register(context: &SessionContext, schemas: Schemas) -> Result<(), DataFusionError> {
     let catalog = MemoryCatalogProvider::new();
     for (name, tables) in schemas {
         let schema = MemorySchemaProvider::new();

@@ -141,7 +141,7 @@ fn instant(array: &dyn Array, row: usize) -> Option<DateTime<Utc>> {
 
 /// Six digits of a second, or nine where six would lose something.
 fn push_timestamp(out: &mut String, instant: DateTime<Utc>, zone: Option<&str>, custom: Custom) -> fmt::Result {
-    let digits = if instant.nanosecond() % 1_000 == 0 { SecondsFormat::Micros } else { SecondsFormat::Nanos };
+    let digits = if instant.nanosecond().is_multiple_of(1_000) { SecondsFormat::Micros } else { SecondsFormat::Nanos };
     let plain = |local: NaiveDateTime| match digits {
         SecondsFormat::Micros => local.format("%Y-%m-%d %H:%M:%S%.6f"),
         _ => local.format("%Y-%m-%d %H:%M:%S%.9f"),
