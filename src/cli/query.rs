@@ -1,0 +1,130 @@
+//! `lakebed query`: SQL over the lake, for people and scripts.
+//!
+//! Needs neither PostgreSQL nor the right to write to the lake. The whole text is parsed before anything is opened, and all
+//! of its statements see the tables as they were when the command began.
+
+use super::Exit;
+use crate::base::TableName;
+use crate::config::Pipeline;
+use crate::lake::{LakeError, LakeLocation, open_for_query};
+use crate::query::output::Format;
+use crate::query::{QueryEngine, QueryError, QueryOptions, QueryTable, ReadStatement, parse, run_script};
+use anyhow::Context;
+use bytesize::ByteSize;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Arguments of `lakebed query`.
+#[derive(Debug, clap::Args)]
+pub struct QueryArgs {
+    /// Statements, separated by semicolons
+    #[arg(short = 'c', long, value_name = "SQL", required_unless_present = "file", conflicts_with = "file")]
+    command: Option<String>,
+    /// A file of statements; - reads standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// What answers look like
+    #[arg(long, value_enum, default_value_t = Format::Table, conflicts_with = "json")]
+    format: Format,
+    /// Short for --format json
+    #[arg(long)]
+    json: bool,
+    /// Memory for all operators together; beyond it they spill to disk
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    memory_limit: ByteSize,
+    /// Threads that work on a statement [default: all]
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
+/// Answers the statements on standard output. Ctrl-C cancels them.
+pub async fn run(args: &QueryArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+    let statements = parse(&text(args).await?)?;
+    let format = if args.json { Format::Json } else { args.format };
+    tokio::select! {
+        answered = Box::pin(answer(args, pipeline, statements, format)) => answered.map(|()| Exit::Done),
+        interrupt = tokio::signal::ctrl_c() => {
+            interrupt.context("cannot wait for Ctrl-C")?;
+            anyhow::bail!("cancelled")
+        }
+    }
+}
+
+async fn text(args: &QueryArgs) -> anyhow::Result<String> {
+    match (&args.command, &args.file) {
+        (Some(command), _) => Ok(command.clone()),
+        (None, Some(file)) if file.as_os_str() == "-" => {
+            let read = || {
+                let mut text = String::new();
+                std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+            };
+            tokio::task::spawn_blocking(read).await?.context("cannot read statements from standard input")
+        }
+        (None, Some(file)) => {
+            let failed = || format!("cannot read statements from {}", file.display());
+            tokio::fs::read_to_string(file).await.with_context(failed)
+        }
+        (None, None) => anyhow::bail!("no statements: give them with -c SQL or -f FILE"),
+    }
+}
+
+async fn answer(
+    args: &QueryArgs,
+    pipeline: &Pipeline,
+    statements: Vec<ReadStatement>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let Lake { tables, absent } = Lake::open(pipeline).await?;
+    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    let options = QueryOptions {
+        database: pipeline.query.database.clone(),
+        memory_limit_bytes: usize::try_from(args.memory_limit.as_u64()).unwrap_or(usize::MAX),
+        spill_directory: None,
+        threads,
+    };
+    let engine = QueryEngine::open(&tables, &options)?;
+    match run_script(&engine, statements, format, std::io::stdout()).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(absent_table(&error, absent).map_or_else(|| error.into(), Into::into)),
+    }
+}
+
+/// The pipeline's tables that exist, and those that do not yet.
+struct Lake {
+    tables: Vec<QueryTable>,
+    absent: Vec<(TableName, LakeError)>,
+}
+
+impl Lake {
+    /// A table that another part of the pipeline has not created yet is no reason to refuse questions about the rest.
+    async fn open(pipeline: &Pipeline) -> anyhow::Result<Self> {
+        let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
+        let mut lake = Self { tables: Vec::new(), absent: Vec::new() };
+        for table in &pipeline.tables {
+            match Box::pin(open_for_query(&location, table.lake_path())).await {
+                Ok(delta) => lake.tables.push(QueryTable::new(
+                    table.name.clone(),
+                    delta,
+                    &table.partition_column,
+                    table.partition_by,
+                    table.time_zone,
+                )),
+                Err(error @ LakeError::Missing { .. }) => lake.absent.push((table.name.clone(), error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match lake.absent.first() {
+            Some((_, LakeError::Missing { location })) if lake.tables.is_empty() => {
+                anyhow::bail!("no lake table at {location}: run lakebed init")
+            }
+            _ => Ok(lake),
+        }
+    }
+}
+
+/// What is missing in the lake though the pipeline knows it is better called missing than unknown.
+fn absent_table(error: &QueryError, absent: Vec<(TableName, LakeError)>) -> Option<LakeError> {
+    let QueryError::UnknownTable { name, .. } = error else { return None };
+    let bare = name.rsplit('.').next().unwrap_or(name);
+    absent.into_iter().find(|(table, _)| table.name.eq_ignore_ascii_case(bare)).map(|(_, error)| error)
+}
