@@ -1,1 +1,47 @@
-//! (being written)
+//! The control plane: what the source server is, has and allows, read from its catalogs, and what `init` installs there.
+//!
+//! The stream says what changed; this room says whether the stream can be trusted: the tables' shapes, their leaves and bounds, the
+//! publication, the slot, the login's rights, partman and cron. Every function takes a plain `tokio_postgres::Client`, asks one
+//! question and returns facts; judging them is left to the verbs. Data goes one way:
+//!
+//! ```text
+//! catalogs ─▶ facts (server, table, leaves, publication, slot, role, partman, cron) ─▶ check, init, status, run
+//! sql/*.sql ─▶ template ─▶ install: the plan of what is missing ─▶ one transaction, as owner or administrator
+//! ```
+//!
+//! Promises owned here: the reading half of **W2** (a slot is looked at, never created or moved, by this room), and **R5**'s first
+//! half: a detached table belongs to a configured one by its columns, not by its name alone. Nothing in this room drops
+//! or alters anything that it did not find missing. A name from a pipeline file or a catalog reaches SQL only through [`quote_identifier`],
+//! [`quote_literal`] or a bound parameter.
+
+mod bounds;
+mod cron;
+mod error;
+mod install;
+mod leaves;
+mod partman;
+mod publication;
+mod quote;
+mod read;
+mod role;
+mod rows;
+mod server;
+mod slot;
+mod suggest;
+mod table;
+mod template;
+
+pub use bounds::{BoundAlignment, LeafBound};
+pub use cron::{CronJob, cron_jobs, runs_maintenance};
+pub use error::SourceError;
+pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_verifier};
+pub use leaves::{Leaf, detached_tables, leaves};
+pub use partman::{PartmanConfig, PartmanFacts, partman};
+pub use publication::{PublicationFacts, PublishedTable, publication};
+pub use quote::{qualified, quote_identifier, quote_literal};
+pub use read::prepare_session;
+pub use role::{RoleFacts, role, unreadable_tables};
+pub use rows::holds_rows;
+pub use server::{ServerFacts, server};
+pub use slot::{SlotFacts, SlotHolder, slot};
+pub use table::{Partitioning, ReplicaIdentity, TableFacts, TableRules, table};

@@ -1,0 +1,5 @@
+-- lakebed sql/02, version 1: the login may enter the database.
+--
+-- By hand:  psql -v login=lakebed -v database=idpserver -f 02_connect.sql
+
+GRANT CONNECT ON DATABASE :"database" TO :"login";

@@ -1,0 +1,243 @@
+//! What can go wrong while asking the source server, and who has to act.
+
+use crate::base::{Classify, RetryClass, TableName};
+use tokio_postgres::error::SqlState;
+
+/// An error of the control plane. Each message is one line with its remedy and holds no cell value and no secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The server refused a statement. Only its primary message is kept: DETAIL may quote values.
+    #[error("{doing}: the server says: {message} (SQLSTATE {}){}", state.code(), remedy(state))]
+    Server {
+        /// What was being done.
+        doing: String,
+        /// The SQLSTATE.
+        state: SqlState,
+        /// The server's primary message.
+        message: String,
+    },
+    /// The connection broke, or the server's answer was cut off.
+    #[error(
+        "{doing}: the connection to the server was lost; try again, and look into the server's log if it happens again"
+    )]
+    ConnectionLost {
+        /// What was being done.
+        doing: String,
+        /// The driver's own error.
+        source: tokio_postgres::Error,
+    },
+    /// A catalog answered in a form that this version does not know.
+    #[error("{doing}: unexpected answer from the catalogs; lakebed supports PostgreSQL 14 to 18")]
+    UnexpectedAnswer {
+        /// What was being done.
+        doing: String,
+        /// The driver's own error, where there is one.
+        source: Option<tokio_postgres::Error>,
+    },
+    /// No such table.
+    #[error(
+        "table {table} does not exist in this database{}; correct name in [[table]] of the pipeline file",
+        close_names(close)
+    )]
+    TableMissing {
+        /// As configured.
+        table: TableName,
+        /// Existing tables with a similar name, the closest first.
+        close: Vec<TableName>,
+    },
+    /// A view, a foreign table, a sequence.
+    #[error(
+        "{table} is {kind}, not a table; only tables are replicated: name a table in [[table]] of the pipeline file"
+    )]
+    NotATable {
+        /// As configured.
+        table: TableName,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// A partition was named instead of its root.
+    #[error("{table} is a partition of {root}: rows are published under the root; set name = \"{root}\" in [[table]]")]
+    IsPartition {
+        /// As configured.
+        table: TableName,
+        /// The partitioned table at the top.
+        root: TableName,
+    },
+    /// UNLOGGED or temporary: never in the WAL.
+    #[error(
+        "table {table} is not written to the WAL, so it cannot be followed; make it permanent: ALTER TABLE … SET LOGGED"
+    )]
+    NotLogged {
+        /// As configured.
+        table: TableName,
+    },
+    /// Without one, a row of the lake could not be told from another.
+    #[error("table {table} has no primary key; add one: {remedy}")]
+    NoPrimaryKey {
+        /// As configured.
+        table: TableName,
+        /// The statement that adds one, with a column to fill in.
+        remedy: String,
+    },
+    /// A key column that is never sent.
+    #[error("column {column} of {table}'s primary key is generated and not published; use a key of ordinary columns")]
+    KeyNotPublished {
+        /// As configured.
+        table: TableName,
+        /// The generated column.
+        column: String,
+    },
+    /// The column that should date a row is not there.
+    #[error("table {table} has no column {column}{}; correct partition_column in [[table]]", close_columns(close))]
+    PartitionColumnMissing {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+        /// The columns that could date a row.
+        close: Vec<String>,
+    },
+    /// The column that should date a row has no date.
+    #[error("column {column} of {table} cannot date a row: partition_column must be a date, timestamp or timestamptz")]
+    PartitionColumnType {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+    },
+    /// A row without a date has no day to go to.
+    #[error("column {column} of {table} may be NULL, and such a row has no day; make it NOT NULL: {remedy}")]
+    PartitionColumnNullable {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+        /// The statement that mends it.
+        remedy: String,
+    },
+    /// A file of `sql/` and the program disagree about a placeholder.
+    #[error("{file}: placeholder :{name} has no value; this is a fault of lakebed")]
+    UnknownPlaceholder {
+        /// The file.
+        file: &'static str,
+        /// The placeholder's name.
+        name: String,
+    },
+    /// The server accepted a step and yet it is not in force, as GRANT does without the grant option.
+    #[error(
+        "not in force after it was applied: {steps}; run init with --admin-url of a superuser or of the tables' owner"
+    )]
+    NotInForce {
+        /// The steps.
+        steps: String,
+    },
+}
+
+impl SourceError {
+    /// The driver's error, sorted.
+    pub(super) fn from_driver(doing: &str, error: tokio_postgres::Error) -> Self {
+        let doing = doing.to_owned();
+        if let Some(server) = error.as_db_error() {
+            return Self::Server { doing, state: server.code().clone(), message: one_line(server.message()) };
+        }
+        let lost =
+            error.is_closed() || std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>());
+        if lost {
+            Self::ConnectionLost { doing, source: error }
+        } else {
+            Self::UnexpectedAnswer { doing, source: Some(error) }
+        }
+    }
+
+    /// Whether the server refused for want of a right (SQLSTATE 42501).
+    pub fn is_insufficient_privilege(&self) -> bool {
+        matches!(self, Self::Server { state, .. } if *state == SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
+    /// Whether a named object was not there (SQLSTATE 42P01, 3F000, 42883).
+    pub fn is_undefined_object(&self) -> bool {
+        let undefined = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_FUNCTION];
+        matches!(self, Self::Server { state, .. } if undefined.contains(state))
+    }
+}
+
+/// By SQLSTATE (PostgreSQL's manual, appendix A), never by text.
+impl Classify for SourceError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::ConnectionLost { .. } => RetryClass::Transient,
+            Self::Server { state, .. } if passes(state) => RetryClass::Transient,
+            _ => RetryClass::Definite,
+        }
+    }
+}
+
+/// Connection and resource trouble, shutdown and start-up, serialisation, deadlock, locks.
+fn passes(state: &SqlState) -> bool {
+    const STATES: [SqlState; 7] = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::OBJECT_IN_USE,
+    ];
+    STATES.contains(state) || state.code().starts_with("08") || state.code().starts_with("53")
+}
+
+fn remedy(state: &SqlState) -> &'static str {
+    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
+        "; connect as the owner or an administrator, or let `lakebed init --admin-url …` grant it"
+    } else if passes(state) {
+        "; try again"
+    } else {
+        ""
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn close_names(close: &[TableName]) -> String {
+    close_columns(&close.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn close_columns(close: &[String]) -> String {
+    if close.is_empty() { String::new() } else { format!(" (there is {})", close.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str) -> SourceError {
+        SourceError::Server { doing: "reading".into(), state: SqlState::from_code(code), message: "no".into() }
+    }
+
+    #[test]
+    fn the_sqlstate_decides_whether_trying_again_can_help() {
+        for code in ["08006", "53300", "57P01", "57P03", "40001", "40P01", "55P03", "55006"] {
+            assert_eq!(refused(code).retry_class(), RetryClass::Transient, "{code}");
+        }
+        for code in ["42501", "42P01", "22023", "28P01", "0A000"] {
+            assert_eq!(refused(code).retry_class(), RetryClass::Definite, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line_and_suggests() {
+        let error = SourceError::TableMissing {
+            table: TableName::new("public", "security_events"),
+            close: vec![TableName::new("public", "security_event")],
+        };
+        assert_eq!(
+            error.to_string(),
+            "table public.security_events does not exist in this database (there is public.security_event); \
+             correct name in [[table]] of the pipeline file"
+        );
+        assert_eq!(one_line("a\n  b"), "a b");
+    }
+}

@@ -1,0 +1,259 @@
+//! What `init` installs: the files of `sql/`, filled in, and only those that are not in force already.
+//!
+//! The plan is made from facts, so that a second run finds nothing to do and `--dry-run` prints exactly what a run would send.
+//! Everything is applied in one transaction, and the plan is made again afterwards: GRANT without the grant option is only
+//! a warning to the server.
+
+use super::read::{execute, field, read, read_one};
+use super::template::render;
+use super::{CronJob, SourceError, TableFacts, detached_tables, leaves, publication, role, unreadable_tables};
+use crate::base::TableName;
+use std::collections::BTreeSet;
+use tokio_postgres::Client;
+
+/// What should be in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Installation<'a> {
+    /// The pipeline's login.
+    pub login: &'a str,
+    /// The schema where partman leaves detached tables.
+    pub archive: &'a str,
+    /// The publication.
+    pub publication: &'a str,
+    /// The configured tables.
+    pub tables: &'a [TableFacts],
+    /// Roles that run partman's maintenance, where known from pg_cron. Owners of roots and leaves are added.
+    pub maintenance_users: &'a [String],
+}
+
+/// One step of the installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What it brings about: "login lakebed".
+    pub what: String,
+    /// Whether that is in force already.
+    pub present: bool,
+    /// The SQL, ready for psql; holds no secret.
+    pub sql: String,
+}
+
+/// A SCRAM-SHA-256 verifier of a password (RFC 5803), with a fresh salt: what the server stores, and all that it is sent.
+pub fn scram_verifier(password: &str) -> String {
+    postgres_protocol::password::scram_sha_256(password.as_bytes())
+}
+
+/// What is in force and what is missing, in the order in which it must be applied.
+///
+/// # Errors
+/// As any statement.
+pub async fn plan(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+    let login = role(client, wanted.login).await?;
+    let complete = login.as_ref().is_some_and(|role| role.can_login && (role.replication || role.superuser));
+    let database: String = field(&read_one(client, "reading the database's name", DATABASE, &[]).await?, "name")?;
+    let login_variable = ("login", wanted.login);
+    let mut steps = vec![
+        step("login", wanted.login, complete, SQL_LOGIN, &[login_variable])?,
+        step(
+            "CONNECT on database",
+            &database,
+            login.as_ref().is_some_and(|role| role.can_connect),
+            SQL_CONNECT,
+            &[login_variable, ("database", &database)],
+        )?,
+        step(
+            "schema",
+            wanted.archive,
+            login.is_some() && may_use_schema(client, wanted.login, wanted.archive).await?,
+            SQL_ARCHIVE,
+            &[login_variable, ("archive", wanted.archive)],
+        )?,
+    ];
+    for table in wanted.tables {
+        steps.push(table_step(client, wanted, table, login.is_some()).await?);
+    }
+    if !login.is_some_and(|role| role.superuser) {
+        steps.extend(future_leaves(client, wanted).await?);
+    }
+    steps.extend(partman_step(client, wanted).await?);
+    steps.extend(publication_steps(client, wanted).await?);
+    Ok(steps)
+}
+
+/// Applies the missing steps in one transaction and returns how many there were. `verifier` is given to a login that must be created
+/// (see [`scram_verifier`]); it travels as a bound parameter and is in no [`Step`].
+///
+/// # Errors
+/// The first step that fails, by name, with nothing applied; or [`SourceError::NotInForce`].
+pub async fn apply(client: &Client, wanted: &Installation<'_>, verifier: Option<&str>) -> Result<usize, SourceError> {
+    let missing: Vec<Step> = plan(client, wanted).await?.into_iter().filter(|step| !step.present).collect();
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    execute(client, "beginning the installation", "BEGIN").await?;
+    if let Err(error) = apply_steps(client, &missing, verifier).await {
+        // The error is what matters; a connection that cannot roll back ends with its session, and so does the transaction.
+        let _ = execute(client, "rolling back the installation", "ROLLBACK").await;
+        return Err(error);
+    }
+    execute(client, "committing the installation", "COMMIT").await?;
+    let left: Vec<String> =
+        plan(client, wanted).await?.into_iter().filter(|step| !step.present).map(|step| step.what).collect();
+    if left.is_empty() { Ok(missing.len()) } else { Err(SourceError::NotInForce { steps: left.join(", ") }) }
+}
+
+async fn apply_steps(client: &Client, steps: &[Step], verifier: Option<&str>) -> Result<(), SourceError> {
+    const VERIFIER: &str = "SELECT set_config('lakebed.verifier', $1::text, true)";
+    read(client, "preparing the login's verifier", VERIFIER, &[&verifier.unwrap_or("")]).await?;
+    for step in steps {
+        execute(client, &format!("installing {}", step.what), &step.sql).await?;
+    }
+    Ok(())
+}
+
+/// The nightly partman job, for the database where pg_cron lives. `partman_schema` is where the extension is in `database`.
+///
+/// # Errors
+/// A placeholder without value, which would be a fault of lakebed.
+pub fn plan_cron(jobs: &[CronJob], database: &str, partman_schema: &str) -> Result<Step, SourceError> {
+    let present = jobs.iter().any(super::runs_maintenance);
+    let command = format!("CALL {}.run_maintenance_proc()", plain_or_quoted(partman_schema));
+    let variables = [("database", database), ("command", command.as_str())];
+    step("cron job partman-maintenance for database", database, present, SQL_CRON, &variables)
+}
+
+/// Registers the job of [`plan_cron`].
+///
+/// # Errors
+/// SQLSTATE 42501 without rights on pg_cron's schema.
+pub async fn apply_cron(client: &Client, step: &Step) -> Result<(), SourceError> {
+    if step.present { Ok(()) } else { execute(client, &format!("installing {}", step.what), &step.sql).await }
+}
+
+const DATABASE: &str = "SELECT current_database()::text AS name";
+const SQL_LOGIN: File = ("sql/01_login.sql", include_str!("../../sql/01_login.sql"));
+const SQL_CONNECT: File = ("sql/02_connect.sql", include_str!("../../sql/02_connect.sql"));
+const SQL_ARCHIVE: File = ("sql/03_archive.sql", include_str!("../../sql/03_archive.sql"));
+const SQL_TABLE: File = ("sql/04_table.sql", include_str!("../../sql/04_table.sql"));
+const SQL_FUTURE: File = ("sql/05_future_leaves.sql", include_str!("../../sql/05_future_leaves.sql"));
+const SQL_PARTMAN: File = ("sql/06_partman.sql", include_str!("../../sql/06_partman.sql"));
+const SQL_PUBLICATION: File = ("sql/07_publication.sql", include_str!("../../sql/07_publication.sql"));
+const SQL_CRON: File = ("sql/08_cron.sql", include_str!("../../sql/08_cron.sql"));
+
+type File = (&'static str, &'static str);
+
+fn step(kind: &str, name: &str, present: bool, file: File, variables: &[(&str, &str)]) -> Result<Step, SourceError> {
+    Ok(Step { what: format!("{kind} {name}"), present, sql: render(file.0, file.1, variables)? })
+}
+
+async fn table_step(
+    client: &Client,
+    wanted: &Installation<'_>,
+    table: &TableFacts,
+    login_exists: bool,
+) -> Result<Step, SourceError> {
+    let name = &table.shape.table;
+    let mut oids = vec![table.oid];
+    oids.extend(leaves(client, table.oid).await?.iter().map(|leaf| leaf.oid));
+    oids.extend(detached_tables(client, table.oid, wanted.archive).await?.iter().map(|(oid, _)| *oid));
+    let present = login_exists && unreadable_tables(client, wanted.login, &oids).await?.is_empty();
+    let variables =
+        [("login", wanted.login), ("schema", &name.schema), ("table", &name.name), ("archive", wanted.archive)];
+    step("SELECT on every leaf of", &name.to_string(), present, SQL_TABLE, &variables)
+}
+
+/// One step for each pair of schema and role that makes leaves there.
+async fn future_leaves(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+    const SQL: &str = "
+        SELECT EXISTS (
+            SELECT FROM pg_catalog.pg_default_acl d
+            JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
+            JOIN pg_catalog.pg_roles creator ON creator.oid = d.defaclrole
+            CROSS JOIN LATERAL aclexplode(d.defaclacl) AS a
+            JOIN pg_catalog.pg_roles grantee ON grantee.oid = a.grantee
+            WHERE d.defaclobjtype = 'r' AND a.privilege_type = 'SELECT' AND creator.rolname = $1::text
+              AND n.nspname = $2::text AND grantee.rolname = $3::text) AS present";
+    let mut pairs: BTreeSet<(String, String)> = BTreeSet::new();
+    for table in wanted.tables.iter().filter(|table| table.partitioning.is_some()) {
+        let owners = leaves(client, table.oid).await?.into_iter().map(|leaf| leaf.owner);
+        let creators = owners.chain([table.owner.clone()]).chain(wanted.maintenance_users.iter().cloned());
+        pairs.extend(creators.map(|creator| (table.shape.table.schema.clone(), creator)));
+    }
+    let mut steps = Vec::new();
+    for (schema, creator) in pairs.iter().filter(|(_, creator)| creator != wanted.login) {
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [creator, schema, &wanted.login];
+        let row = read_one(client, "reading default privileges", SQL, &parameters).await?;
+        let variables = [("login", wanted.login), ("schema", schema), ("creator", creator)];
+        let name = format!("{schema} by {creator}");
+        steps.push(step("SELECT on future leaves in", &name, field(&row, "present")?, SQL_FUTURE, &variables)?);
+    }
+    Ok(steps)
+}
+
+async fn partman_step(client: &Client, wanted: &Installation<'_>) -> Result<Option<Step>, SourceError> {
+    const SQL: &str = "
+        SELECT n.nspname::text AS schema_name,
+               EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $1::text
+                       AND has_schema_privilege(r.oid, n.oid, 'USAGE')
+                       AND has_table_privilege(r.oid, c.oid, 'SELECT')) AS readable
+        FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = 'part_config'
+        WHERE e.extname = 'pg_partman'";
+    let rows = read(client, "looking for pg_partman", SQL, &[&wanted.login]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let schema: String = field(row, "schema_name")?;
+    let variables = [("login", wanted.login), ("partman", schema.as_str())];
+    step("SELECT on partman's configuration in", &schema, field(row, "readable")?, SQL_PARTMAN, &variables).map(Some)
+}
+
+async fn publication_steps(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+    let existing = publication(client, wanted.publication).await?;
+    let publishes = |table: &TableName| existing.as_ref().is_some_and(|existing| existing.find(table).is_some());
+    let one = |facts: &TableFacts| {
+        let table = &facts.shape.table;
+        let variables = [("publication", wanted.publication), ("schema", &table.schema), ("table", &table.name)];
+        let kind = format!("publication {} of", wanted.publication);
+        step(&kind, &table.to_string(), publishes(table), SQL_PUBLICATION, &variables)
+    };
+    wanted.tables.iter().map(one).collect()
+}
+
+async fn may_use_schema(client: &Client, login: &str, schema: &str) -> Result<bool, SourceError> {
+    const SQL: &str = "
+        SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace n
+                       WHERE n.nspname = $2::text AND has_schema_privilege($1::name, n.oid, 'USAGE')) AS usable";
+    field(&read_one(client, "reading the archive schema's rights", SQL, &[&login, &schema]).await?, "usable")
+}
+
+/// The guide's command reads `CALL partman.run_maintenance_proc()`; quotes only where they are needed.
+fn plain_or_quoted(name: &str) -> String {
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if plain { name.to_owned() } else { super::quote_identifier(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cron_step_is_the_guides_and_only_once() {
+        let step = plan_cron(&[], "idp\"server", "partman").unwrap();
+        assert!(!step.present);
+        assert!(step.sql.contains("'CALL partman.run_maintenance_proc()', 'idp\"server')"), "{}", step.sql);
+        let job = CronJob {
+            name: Some("nightly".into()),
+            schedule: "0 2 * * *".into(),
+            user: "idp".into(),
+            command: "call Partman.RUN_MAINTENANCE_PROC();".into(),
+            active: true,
+        };
+        assert!(plan_cron(&[job], "idpserver", "partman").unwrap().present);
+        assert!(plan_cron(&[], "x", "Part Man").unwrap().sql.contains("CALL \"Part Man\".run_maintenance_proc()"));
+    }
+
+    #[test]
+    fn a_verifier_is_what_the_server_stores() {
+        assert!(scram_verifier("secret").starts_with("SCRAM-SHA-256$4096:"));
+        assert_ne!(scram_verifier("secret"), scram_verifier("secret"));
+    }
+}

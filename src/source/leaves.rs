@@ -1,0 +1,80 @@
+//! The leaves of a root, and the tables that partman detached from it.
+
+use super::read::{field, letter, read};
+use super::table::ReplicaIdentity;
+use super::{LeafBound, SourceError};
+use crate::base::TableName;
+use tokio_postgres::{Client, Row};
+
+/// One leaf partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its name.
+    pub table: TableName,
+    /// Its owner: whoever ran partman when it was made.
+    pub owner: String,
+    /// Its bounds.
+    pub bound: LeafBound,
+    /// Its own replica identity; the root's does not reach it.
+    pub replica_identity: ReplicaIdentity,
+    /// A foreign table cannot be published.
+    pub foreign: bool,
+}
+
+/// The leaves of a root in name order; none for a plain table.
+///
+/// # Errors
+/// As any statement.
+pub async fn leaves(client: &Client, root_oid: u32) -> Result<Vec<Leaf>, SourceError> {
+    const SQL: &str = "
+        SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.relkind::text AS kind,
+               c.relreplident::text AS identity, pg_get_userbyid(c.relowner)::text AS owner,
+               coalesce(pg_get_expr(c.relpartbound, c.oid), '') AS bound
+        FROM pg_partition_tree($1::oid::regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.isleaf AND c.oid <> $1::oid ORDER BY 2, 3";
+    let rows = read(client, "reading the table's leaves", SQL, &[&root_oid]).await?;
+    let leaf = |row: &Row| {
+        Ok(Leaf {
+            oid: field(row, "oid")?,
+            table: name(row)?,
+            owner: field(row, "owner")?,
+            bound: LeafBound::parse(&field::<String>(row, "bound")?),
+            replica_identity: ReplicaIdentity::from_letter(letter(row, "identity")?),
+            foreign: letter(row, "kind")? == 'f',
+        })
+    };
+    rows.iter().map(leaf).collect()
+}
+
+/// Tables in `archive` that were leaves of the root: the very same columns by name, type and modifier, and a name that partman
+/// gives. The name alone decides nothing (R5). `sql/04_table.sql` has the same rule.
+///
+/// # Errors
+/// As any statement.
+pub async fn detached_tables(
+    client: &Client,
+    root_oid: u32,
+    archive: &str,
+) -> Result<Vec<(u32, TableName)>, SourceError> {
+    const SQL: &str = r"
+        SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_class root ON root.oid = $1::oid
+        CROSS JOIN LATERAL regexp_replace(c.relname, '_p[0-9][0-9wq_]*$', '') AS stem
+        WHERE n.nspname = $2::text AND c.relkind = 'r' AND NOT c.relispartition AND stem <> c.relname
+          AND (stem = root.relname OR (octet_length(c.relname) = 63 AND starts_with(root.relname::text, stem)))
+          AND (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
+               WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+            = (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
+               WHERE attrelid = root.oid AND attnum > 0 AND NOT attisdropped)
+        ORDER BY 3";
+    let rows = read(client, "looking for detached tables", SQL, &[&root_oid, &archive]).await?;
+    rows.iter().map(|row| Ok((field(row, "oid")?, name(row)?))).collect()
+}
+
+fn name(row: &Row) -> Result<TableName, SourceError> {
+    Ok(TableName { schema: field(row, "schema_name")?, name: field(row, "table_name")? })
+}

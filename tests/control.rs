@@ -1,0 +1,401 @@
+//! The control plane against a real PostgreSQL 15: what the catalogs say, and what `init`'s SQL grants, and nothing more.
+
+use lakebed::base::{ColumnType, PartitionBy, TableName};
+use lakebed::source::{
+    self, BoundAlignment, Installation, LeafBound, ReplicaIdentity, SourceError, TableFacts, TableRules,
+};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Config, NoTls};
+
+const BINARIES: &str = "/usr/lib/postgresql/15/bin";
+
+/// A throw-away cluster on a Unix socket of its own, so that no port can collide. Stopped and removed on drop.
+struct Server {
+    directory: tempfile::TempDir,
+    drivers: JoinSet<()>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("lakebed-control-").tempdir().unwrap();
+        let server = Self { directory, drivers: JoinSet::new() };
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(server.path()));
+        }
+        let data = server.data();
+        run(as_postgres("initdb").args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "-D"]).arg(&data));
+        let access = "local all postgres trust\nlocal all all scram-sha-256\nlocal replication all scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), access).unwrap();
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{0}'\nwal_level = logical\nfsync = off\n\
+             shared_preload_libraries = 'pg_cron'\ncron.database_name = 'postgres'\ncron.host = '{0}'\nshared_buffers = 32MB\n",
+            server.path().display()
+        );
+        std::fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
+        let log = server.path().join("log");
+        run(as_postgres("pg_ctl").args(["start", "-w", "-s", "-D"]).arg(&data).arg("-l").arg(log));
+        server
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    async fn connect(&mut self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+        let mut config = Config::new();
+        config.host_path(self.path()).user(user).dbname(database).password("p'w\\ 秘密");
+        let (client, connection) = config.connect(NoTls).await?;
+        self.drivers.spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(client)
+    }
+
+    async fn admin(&mut self) -> Client {
+        let client = self.connect("postgres", "postgres").await.unwrap();
+        source::prepare_session(&client).await.unwrap();
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = as_postgres("pg_ctl").args(["stop", "-s", "-m", "immediate", "-D"]).arg(self.data()).output();
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
+/// initdb and pg_ctl refuse root.
+fn as_postgres(program: &str) -> Command {
+    let program = Path::new(BINARIES).join(program);
+    let mut command = if is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {stdout}{stderr}");
+}
+
+fn rules(schema: &str, name: &str, partition_column: &str) -> TableRules {
+    TableRules {
+        table: TableName::new(schema, name),
+        partition_column: partition_column.into(),
+        partition_by: PartitionBy::Day,
+        time_zone: chrono_tz::UTC,
+    }
+}
+
+async fn shape_error(client: &Client, schema: &str, name: &str, column: &str) -> SourceError {
+    source::table(client, &rules(schema, name, column), false).await.unwrap_err()
+}
+
+const TABLES: &str = r#"
+    CREATE TYPE public.mood AS ENUM ('calm', 'tense');
+    CREATE DOMAIN public.money_amount AS numeric(12, 2);
+    CREATE DOMAIN public.price AS public.money_amount CHECK (VALUE >= 0);
+    CREATE DOMAIN public.feeling AS public.mood;
+    CREATE TABLE public.security_event (
+        id uuid NOT NULL, gone text, type varchar(255) NOT NULL, price public.price, feeling public.feeling,
+        doubled numeric GENERATED ALWAYS AS (price * 2) STORED, tags text[], detail jsonb NOT NULL,
+        created_at timestamp NOT NULL DEFAULT now(), PRIMARY KEY (id, created_at)
+    ) PARTITION BY RANGE (created_at);
+    ALTER TABLE public.security_event DROP COLUMN gone;
+    CREATE TABLE public.security_event_p2026_01_01 PARTITION OF public.security_event
+        FOR VALUES FROM ('2026-01-01') TO ('2026-01-02');
+    CREATE TABLE public.security_event_p2026_01_02 PARTITION OF public.security_event
+        FOR VALUES FROM ('2026-01-02') TO ('2026-01-02 12:00');
+    CREATE TABLE public.security_event_default PARTITION OF public.security_event DEFAULT;
+    ALTER TABLE public.security_event ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    CREATE POLICY tenant ON public.security_event USING (current_setting('app.tenant_id') = 'x');
+    CREATE SCHEMA "監査 Schema";
+    CREATE TABLE "監査 Schema"."Event""s" ("Id" int8 PRIMARY KEY, "日付" timestamptz NOT NULL, "it's" text);
+    ALTER TABLE "監査 Schema"."Event""s" REPLICA IDENTITY FULL;
+    CREATE TABLE public.keyless (id int8, day date NOT NULL);
+    CREATE TABLE public.dateless (id int8 PRIMARY KEY, day date, name text);
+    CREATE UNLOGGED TABLE public.unlogged (id int8 PRIMARY KEY, day date NOT NULL);
+    CREATE VIEW public.seen AS SELECT 1 AS id;
+"#;
+
+#[tokio::test]
+async fn shapes_are_what_the_catalog_says() {
+    let mut server = Server::start();
+    let client = server.admin().await;
+    client.batch_execute(TABLES).await.unwrap();
+
+    let facts = source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap();
+    let columns: Vec<(&str, ColumnType)> =
+        facts.shape.columns.iter().map(|column| (column.name.as_str(), column.column_type)).collect();
+    let expected = [
+        ("id", ColumnType::Uuid),
+        ("type", ColumnType::Text),
+        ("price", ColumnType::Decimal { precision: 12, scale: 2 }),
+        ("feeling", ColumnType::Text),
+        ("tags", ColumnType::ServerText),
+        ("detail", ColumnType::Jsonb),
+        ("created_at", ColumnType::Timestamp),
+    ];
+    assert_eq!(columns, expected, "the dropped and the generated column are left out, domains and enums resolved");
+    assert!(facts.shape.columns[2].type_oid > 16_000, "a RELATION message carries the domain's own oid");
+    assert_eq!((facts.shape.columns[2].type_modifier, facts.shape.columns[1].type_modifier), (-1, 259));
+    assert_eq!((facts.shape.key.clone(), facts.shape.partition_column), (vec![0, 6], 6));
+    assert!(facts.shape.columns[2].nullable && !facts.shape.columns[0].nullable);
+    assert_eq!(facts.partitioning.as_ref().unwrap().key, [Some("created_at".to_owned())]);
+    assert!(facts.row_security_enabled && facts.row_security_forced);
+    let all = source::table(&client, &rules("public", "security_event", "created_at"), true).await.unwrap();
+    assert_eq!(all.shape.columns[4].name, "doubled");
+
+    let odd = source::table(&client, &rules("監査 Schema", "Event\"s", "日付"), false).await.unwrap();
+    let names: Vec<&str> = odd.shape.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["Id", "日付", "it's"]);
+    assert_eq!((odd.replica_identity, odd.partitioning), (ReplicaIdentity::Full, None));
+    assert!(source::leaves(&client, odd.oid).await.unwrap().is_empty());
+    assert!(!source::holds_rows(&client, &odd.shape.table, &[]).await.unwrap());
+
+    leaves_and_rows(&client, &facts).await;
+}
+
+async fn leaves_and_rows(client: &Client, facts: &TableFacts) {
+    let leaves = source::leaves(client, facts.oid).await.unwrap();
+    let found: Vec<(&str, BoundAlignment)> = leaves
+        .iter()
+        .map(|leaf| {
+            let alignment = leaf.bound.alignment(ColumnType::Timestamp, PartitionBy::Day, chrono_tz::UTC);
+            (leaf.table.name.as_str(), alignment)
+        })
+        .collect();
+    let expected = [
+        ("security_event_default", BoundAlignment::Aligned),
+        ("security_event_p2026_01_01", BoundAlignment::Aligned),
+        ("security_event_p2026_01_02", BoundAlignment::InsideADay),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(leaves[0].bound, LeafBound::Default);
+    let table = &facts.shape.table;
+    assert!(!source::holds_rows(client, table, &leaves).await.unwrap());
+    let insert = "INSERT INTO public.security_event (id, type, detail, created_at)
+                  VALUES (gen_random_uuid(), 't', '{}', '2030-01-01')";
+    client.batch_execute(insert).await.unwrap();
+    assert!(source::holds_rows(client, table, &leaves).await.unwrap(), "a row of the default partition counts");
+
+    // Asked through the root, an owner under FORCE is an error and never a silent "empty".
+    let owner = "CREATE ROLE owner_of_events; GRANT USAGE ON SCHEMA public TO owner_of_events;
+                 ALTER TABLE public.security_event OWNER TO owner_of_events; SET ROLE owner_of_events";
+    client.batch_execute(owner).await.unwrap();
+    let error = source::holds_rows(client, table, &[]).await.unwrap_err();
+    assert!(error.is_insufficient_privilege(), "{error}");
+    client.batch_execute("RESET ROLE").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_a_definite_error_with_its_remedy() {
+    let mut server = Server::start();
+    let client = server.admin().await;
+    client.batch_execute(TABLES).await.unwrap();
+    let message = |error: SourceError| error.to_string();
+
+    let error = message(shape_error(&client, "public", "security_events", "created_at").await);
+    assert!(error.contains("there is public.security_event)"), "{error}");
+    let error = message(shape_error(&client, "public", "keyless", "day").await);
+    assert!(error.contains(r#"ALTER TABLE "public"."keyless" ADD PRIMARY KEY (id, "day")"#), "{error}");
+    let error = message(shape_error(&client, "public", "security_event", "stamp").await);
+    assert!(error.contains("no column stamp (there is created_at)"), "{error}");
+    let error = message(shape_error(&client, "public", "dateless", "name").await);
+    assert!(error.contains("must be a date, timestamp or timestamptz"), "{error}");
+    let error = message(shape_error(&client, "public", "dateless", "day").await);
+    assert!(error.contains("ALTER COLUMN \"day\" SET NOT NULL"), "{error}");
+    let error = message(shape_error(&client, "public", "security_event_default", "created_at").await);
+    assert!(error.contains("set name = \"public.security_event\""), "{error}");
+    assert!(message(shape_error(&client, "public", "unlogged", "day").await).contains("SET LOGGED"));
+    assert!(message(shape_error(&client, "public", "seen", "id").await).contains("is a view"));
+}
+
+#[tokio::test]
+async fn publications_slots_and_settings_are_read_whole() {
+    let mut server = Server::start();
+    let client = server.admin().await;
+    client.batch_execute(TABLES).await.unwrap();
+    let setup = "
+        CREATE PUBLICATION whole FOR ALL TABLES WITH (publish = 'insert');
+        CREATE PUBLICATION cut FOR TABLE public.security_event (id, created_at) WHERE (type <> 'noise')
+            WITH (publish = 'insert,truncate', publish_via_partition_root = true);
+        CREATE PUBLICATION leaves FOR TABLE public.security_event;
+        CREATE PUBLICATION spaces FOR TABLES IN SCHEMA \"監査 Schema\" WITH (publish_via_partition_root = true);";
+    client.batch_execute(setup).await.unwrap();
+
+    let root = TableName::new("public", "security_event");
+    let cut = source::publication(&client, "cut").await.unwrap().unwrap();
+    let published = cut.find(&root).unwrap();
+    assert!(published.has_column_list && published.has_row_filter && cut.via_root);
+    assert_eq!(cut.missing_operations(), ["update", "delete"]);
+    let whole = source::publication(&client, "whole").await.unwrap().unwrap();
+    assert!(whole.all_tables && !whole.via_root && !whole.tables[0].has_column_list);
+    let leaves = source::publication(&client, "leaves").await.unwrap().unwrap();
+    assert!(leaves.find(&root).is_none() && leaves.tables.len() == 3);
+    let spaces = source::publication(&client, "spaces").await.unwrap().unwrap();
+    assert_eq!((spaces.schemas.len(), spaces.tables[0].table.name.as_str()), (1, "Event\"s"));
+    assert_eq!(source::publication(&client, "absent").await.unwrap(), None);
+
+    assert_eq!(source::slot(&client, "lakebed").await.unwrap(), None);
+    client.query_one("SELECT pg_create_logical_replication_slot('lakebed', 'pgoutput')", &[]).await.unwrap();
+    client.query_one("SELECT pg_create_logical_replication_slot('other', 'test_decoding')", &[]).await.unwrap();
+    let slot = source::slot(&client, "lakebed").await.unwrap().unwrap();
+    assert_eq!((slot.active, &slot.holder, slot.wal_status.as_deref()), (false, &None, Some("reserved")));
+    assert!(slot.confirmed > slot.restart && slot.retained_bytes > slot.lag_bytes);
+    assert_eq!(slot.unusable("postgres"), None);
+    assert!(slot.unusable("elsewhere").unwrap().contains("belongs to database postgres"));
+    let other = source::slot(&client, "other").await.unwrap().unwrap();
+    assert!(other.unusable("postgres").unwrap().contains("test_decoding"));
+
+    let facts = source::server(&client).await.unwrap();
+    assert_eq!((facts.version / 10_000, facts.wal_level.as_str(), facts.in_recovery), (15, "logical", false));
+    assert_eq!((facts.replication_slots_used, facts.slot_wal_keep_bytes, facts.user.as_str()), (2, None, "postgres"));
+    assert!(facts.wal_position >= slot.confirmed.unwrap() && facts.system_identifier.parse::<u64>().is_ok());
+}
+
+const PARTMAN: &str = "
+    CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman; CREATE EXTENSION pg_cron;
+    CREATE SCHEMA archive;
+    CREATE TABLE archive.security_event_p2025_12_31 (LIKE public.security_event INCLUDING ALL);
+    CREATE TABLE archive.security_event_p2025_12_30 (id int8);
+    CREATE TABLE archive.config (key text PRIMARY KEY, value text);
+    CREATE ROLE \"idp owner\"; GRANT CREATE, USAGE ON SCHEMA public TO \"idp owner\";
+    ALTER TABLE public.security_event OWNER TO \"idp owner\";
+    SET search_path = public, partman, pg_catalog;
+    DROP TABLE public.security_event_p2026_01_02, public.security_event_default, public.security_event_p2026_01_01;
+    SELECT partman.create_parent('public.security_event', 'created_at', 'native', 'daily', p_premake := 2);
+    UPDATE partman.part_config SET retention = '90 days', retention_schema = 'archive', infinite_time_partitions = true;
+    SET search_path = ''";
+
+#[tokio::test]
+async fn what_init_installs_is_enough_and_nothing_more() {
+    let mut server = Server::start();
+    let client = server.admin().await;
+    client.batch_execute(TABLES).await.unwrap();
+    client.batch_execute(PARTMAN).await.unwrap();
+    let event = source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap();
+    let odd = source::table(&client, &rules("監査 Schema", "Event\"s", "日付"), false).await.unwrap();
+    let tables = [event.clone(), odd];
+    let login = "Lake \"bed'";
+    let users = ["postgres".to_owned()];
+    let wanted =
+        Installation { login, archive: "archive", publication: "Lake", tables: &tables, maintenance_users: &users };
+
+    let verifier = source::scram_verifier("p'w\\ 秘密");
+    assert!(source::apply(&client, &wanted, Some(&verifier)).await.unwrap() >= 8);
+    let steps = source::plan(&client, &wanted).await.unwrap();
+    assert!(steps.iter().all(|step| step.present && !step.sql.contains("SCRAM-SHA-256$")), "{steps:#?}");
+    assert_eq!(source::apply(&client, &wanted, None).await.unwrap(), 0, "a second run changes nothing");
+    // The files are repeatable by hand too, whatever is there.
+    for step in &steps {
+        client.batch_execute(&step.sql).await.unwrap();
+    }
+    let partman = source::partman(&client, &event.shape.table).await.unwrap().unwrap();
+    let config = partman.config.unwrap();
+    assert_eq!((partman.schema.as_str(), config.premake, config.interval.as_str()), ("partman", 2, "1 day"));
+    assert_eq!((config.retention_schema.as_deref(), config.infinite_time_partitions), (Some("archive"), true));
+
+    // Leaves that partman makes afterwards are readable.
+    client.batch_execute("SET ROLE \"idp owner\"").await.unwrap();
+    let later =
+        "CREATE TABLE public.later PARTITION OF public.security_event FOR VALUES FROM ('2031-01-01') TO ('2031-01-02')";
+    client.batch_execute(later).await.unwrap();
+    client.batch_execute("RESET ROLE").await.unwrap();
+    let detached = source::detached_tables(&client, event.oid, "archive").await.unwrap();
+    assert_eq!(detached.len(), 1, "neither the guide's configuration nor another shape: {detached:?}");
+
+    let pipeline = server.connect(login, "postgres").await.unwrap();
+    source::prepare_session(&pipeline).await.unwrap();
+    let allowed = [
+        "SELECT count(*) FROM public.later",
+        "SELECT count(*) FROM public.security_event_default",
+        "SELECT count(*) FROM archive.security_event_p2025_12_31",
+        "SELECT count(*) FROM \"監査 Schema\".\"Event\"\"s\"",
+        "SELECT parent_table FROM partman.part_config",
+        "SELECT pg_create_logical_replication_slot('proof', 'pgoutput')",
+        "SELECT pg_drop_replication_slot('proof')",
+    ];
+    for sql in allowed {
+        pipeline.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    let leaves = source::leaves(&pipeline, event.oid).await.unwrap();
+    assert!(!source::holds_rows(&pipeline, &event.shape.table, &leaves).await.unwrap());
+    refused(&pipeline).await;
+}
+
+async fn refused(pipeline: &Client) {
+    let refused = [
+        "DROP TABLE public.security_event",
+        "DROP TABLE archive.security_event_p2025_12_31",
+        "DROP SCHEMA archive CASCADE",
+        "DELETE FROM public.security_event",
+        "TRUNCATE public.security_event_default",
+        "INSERT INTO \"監査 Schema\".\"Event\"\"s\" VALUES (1, now(), '')",
+        "UPDATE partman.part_config SET retention = '1 day'",
+        "CREATE TABLE archive.mine (id int8)",
+        "CREATE TABLE public.mine (id int8)",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "ALTER TABLE public.security_event DETACH PARTITION public.later",
+        "LOCK public.security_event IN SHARE MODE",
+        "SELECT * FROM archive.config",
+        "SELECT * FROM public.keyless",
+        "ALTER PUBLICATION \"Lake\" ADD TABLE public.dateless",
+        "DROP PUBLICATION \"Lake\"",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE \"idp owner\" GRANT ALL ON TABLES TO PUBLIC",
+        "SELECT partman.run_maintenance()",
+        "SELECT pg_read_file('/etc/passwd')",
+    ];
+    for sql in refused {
+        let error = pipeline.batch_execute(sql).await.expect_err(sql);
+        assert_eq!(error.code().map(|state| state.code()), Some("42501"), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_existing_login_only_gets_what_it_lacks() {
+    let mut server = Server::start();
+    let client = server.admin().await;
+    client.batch_execute(TABLES).await.unwrap();
+    client.batch_execute("CREATE ROLE lakebed NOLOGIN PASSWORD 'kept'; CREATE EXTENSION pg_cron").await.unwrap();
+    const PASSWORD: &str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = 'lakebed'";
+    let before: String = client.query_one(PASSWORD, &[]).await.unwrap().get(0);
+    let tables = [source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap()];
+    let wanted = Installation {
+        login: "lakebed",
+        archive: "archive",
+        publication: "lakebed",
+        tables: &tables,
+        maintenance_users: &[],
+    };
+    source::apply(&client, &wanted, Some(&source::scram_verifier("other"))).await.unwrap();
+    let role = source::role(&client, "lakebed").await.unwrap().unwrap();
+    assert!(role.can_login && role.replication && !role.superuser && !role.bypasses_row_security);
+    assert_eq!(client.query_one(PASSWORD, &[]).await.unwrap().get::<_, String>(0), before);
+
+    let jobs = source::cron_jobs(&client, "postgres").await.unwrap();
+    let step = source::plan_cron(&jobs, "postgres", "partman").unwrap();
+    source::apply_cron(&client, &step).await.unwrap();
+    client.batch_execute(&step.sql).await.unwrap();
+    let jobs = source::cron_jobs(&client, "postgres").await.unwrap();
+    assert_eq!((jobs.len(), jobs[0].schedule.as_str()), (1, "0 2 * * *"));
+    assert!(jobs[0].active && source::runs_maintenance(&jobs[0]));
+    assert!(source::plan_cron(&jobs, "postgres", "partman").unwrap().present);
+}
