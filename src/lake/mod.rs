@@ -1,1 +1,58 @@
-//! (being written)
+//! The lake: Delta tables of zstd Parquet files on a local folder or an object store, written once and read by everybody.
+//!
+//! ```text
+//! PartitionBatch ─▶ writer ─▶ encoder ─▶ StagedFile ─┐            (uploaded, invisible)
+//!                              └ statistics          ├─▶ LakeTable::commit ─▶ _delta_log/N.json ─▶ Durable(lsn)
+//!                                     txn(at) ───────┘            (one put-if-absent makes both visible)
+//! ```
+//!
+//! [`TableWriter`] turns rows into one file per partition at least and uploads them; nothing refers to them yet.
+//! [`LakeTable::commit`] writes one log entry that names the files and the WAL position they reach. The log is written and
+//! followed here, without the table library's commit path: a pure append needs no list of the active files, so memory and
+//! time stay flat however many files the table has. Readers ([`open_for_query`], [`table_days`]) use the library.
+//!
+//! Promises owned here:
+//! - **L1** Files and progress land in the same Delta commit, `txn(app_id, version = LSN)`. The application id names system
+//!   identifier, pipeline, table and epoch ([`Progress`]); a position at or below the recorded one is refused. There is
+//!   no other store of state.
+//! - **L2** After any commit error the log is read again before anything is tried again: an entry that carries this commit's
+//!   own identifier counts as success, whatever the store answered.
+//! - **L3** One file holds one partition.
+//! - **L4** Tables stay in the profile that every reader reads: protocol (1,2), classic checkpoints, no table features.
+//!
+//! Only this room can make a [`Durable`], which is what a replication slot may be acknowledged with (W1).
+//!
+//! Deliberately absent: commits that remove files, log cleanup (a maintenance task, never part of a commit), and any retry
+//! with a delay: a transient error goes back to the caller, who reopens the table.
+
+mod actions;
+mod checkpoint;
+mod commit;
+mod days;
+mod encoder;
+mod error;
+mod location;
+mod log;
+mod progress;
+mod schema;
+mod staged;
+mod statistics;
+mod table;
+mod writer;
+
+#[cfg(test)]
+mod commit_test;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod table_test;
+#[cfg(test)]
+mod writer_test;
+
+pub use days::{DaySummary, open_for_query, table_days};
+pub use error::{LakeError, StoreFault};
+pub use location::LakeLocation;
+pub use progress::{Durable, Progress};
+pub use staged::StagedFile;
+pub use table::LakeTable;
+pub use writer::{TableWriter, WriterOptions};

@@ -1,0 +1,157 @@
+//! The lines of a Delta log entry: those that are read, and those that are written.
+//!
+//! Only what this room decides on is parsed; every other action and field is passed over (Delta protocol, "Actions").
+
+use super::progress::Progress;
+use super::schema::LakeSchema;
+use super::staged::StagedFile;
+use crate::base::{PartitionBy, TableShape};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use uuid::Uuid;
+
+/// Commits between two checkpoints, for other writers of the table and for this one.
+pub(super) const CHECKPOINT_INTERVAL: u64 = 100;
+
+/// Written into every commit, so that an entry of this process that landed late is told from another process's.
+pub(super) static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
+
+const ENGINE: &str = concat!("lakebed/", env!("CARGO_PKG_VERSION"));
+
+/// One line of a log entry, or one row of a checkpoint.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) meta_data: Option<Metadata>,
+    pub(super) txn: Option<Transaction>,
+    pub(super) commit_info: Option<CommitInfo>,
+}
+
+/// `protocol`: what a reader and a writer must understand.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Protocol {
+    pub(super) min_reader_version: i32,
+    pub(super) min_writer_version: i32,
+    #[serde(default)]
+    pub(super) reader_features: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) writer_features: Option<Vec<String>>,
+}
+
+/// `metaData`: schema and partition columns.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub(super) schema_string: String,
+    #[serde(default)]
+    pub(super) partition_columns: Vec<String>,
+}
+
+/// `txn`: an application's own progress.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Transaction {
+    pub(super) app_id: String,
+    pub(super) version: i64,
+}
+
+/// `commitInfo`, as far as lakebed's own entries are recognised by it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CommitInfo {
+    #[serde(default)]
+    pub(super) txn_id: Option<String>,
+    #[serde(default)]
+    pub(super) lakebed_process: Option<String>,
+}
+
+/// Version 0: protocol, schema and the position from which the table is complete.
+pub(super) fn creation(
+    schema: &LakeSchema,
+    shape: &TableShape,
+    progress: &Progress,
+    position: i64,
+    commit: Uuid,
+    now_millis: i64,
+) -> Vec<u8> {
+    let operation = json!({
+        "mode": "ErrorIfExists",
+        "partitionBy": json!(schema.partition_columns).to_string(),
+        "description": Value::Null,
+    });
+    let partition_column = shape.columns.get(shape.partition_column).map_or("", |column| column.name.as_str());
+    let partition_by = match shape.partition_by {
+        PartitionBy::Day => "day",
+        PartitionBy::Month => "month",
+    };
+    let configuration = BTreeMap::from([
+        ("delta.dataSkippingStatsColumns", schema.statistics_columns()),
+        ("delta.checkpointInterval", CHECKPOINT_INTERVAL.to_string()),
+        ("lakebed.source", shape.table.to_string()),
+        ("lakebed.partition_column", partition_column.to_owned()),
+        ("lakebed.partition_by", partition_by.to_owned()),
+        ("lakebed.time_zone", shape.time_zone.name().to_owned()),
+    ]);
+    let lines = [
+        commit_info("CREATE TABLE", operation, commit, now_millis),
+        json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
+        json!({ "metaData": {
+            "id": Uuid::new_v4().to_string(),
+            "name": shape.table.name,
+            "description": format!("{} of PostgreSQL, kept by lakebed", shape.table),
+            "format": { "provider": "parquet", "options": {} },
+            "schemaString": schema.schema_string(),
+            "partitionColumns": schema.partition_columns,
+            "configuration": configuration,
+            "createdTime": now_millis,
+        } }),
+        transaction(&progress.app_id(), position, now_millis),
+    ];
+    as_lines(&lines)
+}
+
+/// An append: the files and the position that they reach, in one entry (L1).
+pub(super) fn append(
+    schema: &LakeSchema,
+    files: &[StagedFile],
+    app_id: &str,
+    position: i64,
+    commit: Uuid,
+    now_millis: i64,
+) -> Vec<u8> {
+    let operation = json!({ "mode": "Append", "partitionBy": json!(schema.partition_columns).to_string() });
+    let mut lines = Vec::with_capacity(files.len() + 2);
+    lines.push(commit_info("WRITE", operation, commit, now_millis));
+    lines.push(transaction(app_id, position, now_millis));
+    lines.extend(files.iter().map(StagedFile::add_action));
+    as_lines(&lines)
+}
+
+fn commit_info(operation: &str, parameters: Value, commit: Uuid, now_millis: i64) -> Value {
+    json!({ "commitInfo": {
+        "timestamp": now_millis,
+        "operation": operation,
+        "operationParameters": parameters,
+        "isBlindAppend": true,
+        "engineInfo": ENGINE,
+        "txnId": commit.to_string(),
+        "lakebedProcess": PROCESS.to_string(),
+    } })
+}
+
+fn transaction(app_id: &str, position: i64, now_millis: i64) -> Value {
+    json!({ "txn": { "appId": app_id, "version": position, "lastUpdated": now_millis } })
+}
+
+fn as_lines(lines: &[Value]) -> Vec<u8> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    text.into_bytes()
+}

@@ -1,0 +1,79 @@
+//! Checkpoints, written beside the stream: a reader of the log then starts there instead of at version 0.
+//!
+//! A checkpoint is a convenience, so its failure is a warning; the log stays readable, and the next interval tries again.
+
+use super::error::{LakeError, one_line_without_queries};
+use super::location::shown;
+use deltalake::DeltaTable;
+use deltalake::checkpoints::create_checkpoint;
+use deltalake::logstore::LogStoreRef;
+use futures::FutureExt;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+
+/// When the next checkpoint is due, and the one being written.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    interval: u64,
+    /// Version of the last checkpoint, begun or found.
+    last: u64,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(last: u64, interval: u64) -> Self {
+        Self { interval, last, running: None }
+    }
+
+    pub(super) fn set_interval(&mut self, interval: u64) {
+        self.interval = interval.max(1);
+    }
+
+    /// Begins a checkpoint when one is due and none is being written.
+    pub(super) fn after_commit(&mut self, version: u64, log_store: &LogStoreRef) {
+        if let Some(ended) = self.running.as_mut().and_then(|running| running.now_or_never()) {
+            self.running = None;
+            warn_if_stopped(ended);
+        }
+        if self.running.is_some() || version.saturating_sub(self.last) < self.interval {
+            return;
+        }
+        self.last = version;
+        let log_store = log_store.clone();
+        let reactor = Handle::current();
+        // The checkpoint writer blocks on the store in places, so it gets a thread of its own.
+        self.running =
+            Some(tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(write_checkpoint(log_store)))));
+    }
+
+    pub(super) async fn join(&mut self) {
+        if let Some(running) = self.running.take() {
+            warn_if_stopped(running.await);
+        }
+    }
+}
+
+fn warn_if_stopped(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::warn!(%error, "a checkpoint stopped half-way; the log stays readable and a later one replaces it");
+    }
+}
+
+/// On a handle of its own, which holds the list of files only while it works.
+async fn write_checkpoint(log_store: LogStoreRef) {
+    let location = shown(log_store.root_url());
+    let mut table = DeltaTable::new(log_store);
+    let written = match table.load().await {
+        Ok(()) => create_checkpoint(&table, None).await,
+        Err(error) => Err(error),
+    };
+    let version = table.version();
+    match written {
+        Ok(()) => tracing::debug!(%location, version, "checkpoint written"),
+        Err(error) => {
+            let error =
+                one_line_without_queries(&LakeError::delta("write a checkpoint of", &location, error).to_string());
+            tracing::warn!(%location, version, error, "no checkpoint; the log stays readable and a later one replaces it");
+        }
+    }
+}

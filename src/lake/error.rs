@@ -1,0 +1,368 @@
+//! What can go wrong between a batch of rows and the lake, and whether trying again can help.
+
+use crate::base::{Classify, Lsn, RetryClass, TableName};
+use deltalake::DeltaTableError;
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::logstore::object_store::Error as ObjectStoreError;
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// An operation on the lake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// `[lake].url` or `[lake.options]` cannot be used at all.
+    #[error("the lake location {location} cannot be used: {reason}; correct [lake].url or [lake.options]")]
+    Location {
+        /// The URL without secrets.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store refused or failed an operation.
+    #[error("cannot {doing} {location}: {fault}{detail}")]
+    Store {
+        /// The operation, as a verb phrase.
+        doing: &'static str,
+        /// The URL without secrets.
+        location: String,
+        /// What the store's error means.
+        fault: StoreFault,
+        /// The store's own words in parentheses, or nothing.
+        detail: String,
+    },
+    /// Two writers could overwrite each other's commits.
+    #[error(
+        "the store at {location} overwrites an object that was to be created only if absent; use a store with conditional \
+         writes (on S3-compatible ones: allow_unsafe_rename off, conditional_put = \"etag\")"
+    )]
+    NoPutIfAbsent {
+        /// The URL without secrets.
+        location: String,
+    },
+    /// There is no Delta log.
+    #[error("there is no Delta table at {location}; `lakebed init` creates it")]
+    Missing {
+        /// The table's URL.
+        location: String,
+    },
+    /// A source column's name is outside what every reader of the lake accepts.
+    #[error(
+        "column {column:?} of {table} cannot be a column of the lake: only lower-case a-z, 0-9 and _ are; rename it or leave \
+         the table out"
+    )]
+    ColumnName {
+        /// The source table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+    /// A source column has the name of one of the lake's partition columns.
+    #[error(
+        "column {column:?} of {table} has the name of a partition column of the lake; rename it or leave the table out"
+    )]
+    ReservedColumn {
+        /// The source table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+    /// The lake's table has another schema than the source's.
+    #[error(
+        "the Delta table at {location} differs from {table} in {columns}; move the Delta table away or choose another \
+         [lake].url"
+    )]
+    SchemaDiffers {
+        /// The table's URL.
+        location: String,
+        /// The source table.
+        table: TableName,
+        /// The columns, and how they differ.
+        columns: String,
+    },
+    /// The table was upgraded beyond the profile that is written here.
+    #[error(
+        "the Delta table at {location} needs {found}, but lakebed writes reader version 1 and writer version 2 without table \
+         features; move the table away or choose another [lake].url"
+    )]
+    UnsupportedProtocol {
+        /// The table's URL.
+        location: String,
+        /// Versions and features found.
+        found: String,
+    },
+    /// Another system, pipeline or epoch feeds the same table.
+    #[error(
+        "the Delta table at {location} is fed by {found}, not by {expected}; give every pipeline its own [lake].url, or move \
+         the table away"
+    )]
+    ForeignProgress {
+        /// The table's URL.
+        location: String,
+        /// The recorded application id.
+        found: String,
+        /// The application id of this pipeline.
+        expected: String,
+    },
+    /// A Delta table without any record of progress.
+    #[error("the Delta table at {location} was not written by lakebed: choose another [lake].url or move it away")]
+    NotLakebed {
+        /// The table's URL.
+        location: String,
+    },
+    /// The position was committed before (L1).
+    #[error("the Delta table at {location} already holds everything up to {recorded}; {at} cannot be committed again")]
+    AlreadyRecorded {
+        /// The table's URL.
+        location: String,
+        /// The position in the log.
+        recorded: Lsn,
+        /// The position that was refused.
+        at: Lsn,
+    },
+    /// A position beyond 2^63 - 1 does not fit Delta's transaction version.
+    #[error("WAL position {at} does not fit the transaction version of a Delta table")]
+    PositionTooLarge {
+        /// The position.
+        at: Lsn,
+    },
+    /// Somebody else commits with this pipeline's application id.
+    #[error(
+        "version {version} of the Delta table at {location} was committed by another lakebed process with the same pipeline; \
+         stop the other one, then start again"
+    )]
+    SecondWriter {
+        /// The table's URL.
+        location: String,
+        /// The version that the other process wrote.
+        version: u64,
+    },
+    /// An earlier commit of this handle did not end in a known state.
+    #[error(
+        "an earlier commit to the Delta table at {location} has an unknown outcome; open the table again to learn it"
+    )]
+    InDoubt {
+        /// The table's URL.
+        location: String,
+    },
+    /// Other writers were faster every time.
+    #[error("other writers of the Delta table at {location} took every version tried; it is tried again")]
+    Contended {
+        /// The table's URL.
+        location: String,
+    },
+    /// The log does not follow the Delta protocol.
+    #[error("the Delta log at {location} cannot be read: {reason}; restore it or move the table away")]
+    Log {
+        /// The table's URL.
+        location: String,
+        /// The rule that is broken, and where.
+        reason: String,
+    },
+    /// A batch does not have the table's columns.
+    #[error("rows for the Delta table at {location} do not fit it: {reason}; this is a fault of lakebed, report it")]
+    Batch {
+        /// The table's URL.
+        location: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Parquet encoding failed.
+    #[error(
+        "rows for the Delta table at {location} could not be encoded: {reason}; this is a fault of lakebed, report it"
+    )]
+    Encode {
+        /// The table's URL.
+        location: String,
+        /// The encoder's words.
+        reason: String,
+    },
+    /// A write was cancelled or failed half-way, so that the writer's files are incomplete.
+    #[error("the files being written to {location} are incomplete after an interrupted write; open a new writer")]
+    WriterBroken {
+        /// The table's URL.
+        location: String,
+    },
+}
+
+impl Classify for LakeError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::Store { fault, .. } => fault.retry_class(),
+            Self::InDoubt { .. } | Self::Contended { .. } | Self::WriterBroken { .. } => RetryClass::Transient,
+            _ => RetryClass::Definite,
+        }
+    }
+}
+
+/// What a store's error means, with its remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// Bucket, container or folder is absent.
+    Missing,
+    /// The login may not.
+    Denied,
+    /// The login was not accepted.
+    Unauthenticated,
+    /// A local file system that is mounted read-only.
+    ReadOnly,
+    /// A file stands where a folder should.
+    NotAFolder,
+    /// No space or quota left.
+    Full,
+    /// The store cannot do this at all.
+    Unsupported,
+    /// A condition on the object did not hold.
+    Condition,
+    /// Everything else: a lost connection, a time-out, a busy server.
+    Unreachable,
+}
+
+impl fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "it does not exist; create the bucket or folder, or correct [lake].url",
+            Self::Denied => "permission denied; give lakebed's user read, write and delete rights there",
+            Self::Unauthenticated => "the credentials were refused; check [lake.options] and the environment",
+            Self::ReadOnly => "the file system is read-only; remount it or choose another [lake].url",
+            Self::NotAFolder => "a part of the path is a file, not a folder; correct [lake].url",
+            Self::Full => "no space is left; free some there",
+            Self::Unsupported => "the store does not support the operation; use another store or check [lake.options]",
+            Self::Condition => {
+                "the object is not in the state that was expected; look for another program that writes there"
+            }
+            Self::Unreachable => "the store failed; check that it is up and reachable",
+        })
+    }
+}
+
+impl Classify for StoreFault {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            // Space comes back without anybody touching lakebed, and trying again harms nothing.
+            Self::Full | Self::Unreachable => RetryClass::Transient,
+            _ => RetryClass::Definite,
+        }
+    }
+}
+
+impl StoreFault {
+    /// The meaning of an object store's error, by type; a local file system's by the operating system's error within.
+    pub(super) fn of(error: &ObjectStoreError) -> Self {
+        match error {
+            ObjectStoreError::NotFound { .. } => Self::Missing,
+            ObjectStoreError::PermissionDenied { .. } => Self::Denied,
+            ObjectStoreError::Unauthenticated { .. } => Self::Unauthenticated,
+            ObjectStoreError::AlreadyExists { .. } | ObjectStoreError::Precondition { .. } => Self::Condition,
+            ObjectStoreError::NotSupported { .. }
+            | ObjectStoreError::NotImplemented { .. }
+            | ObjectStoreError::InvalidPath { .. }
+            | ObjectStoreError::UnknownConfigurationKey { .. } => Self::Unsupported,
+            other => operating_system_error(other).map_or(Self::Unreachable, Self::of_io),
+        }
+    }
+
+    /// The meaning of the operating system's error.
+    pub(super) fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => Self::NotAFolder,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::Unsupported => Self::Unsupported,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
+fn operating_system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+impl LakeError {
+    pub(super) fn store(doing: &'static str, location: &str, error: &ObjectStoreError) -> Self {
+        let fault = StoreFault::of(error);
+        let detail = match fault {
+            StoreFault::Unreachable | StoreFault::Unsupported | StoreFault::Condition => {
+                format!(" ({})", one_line_without_queries(&error.to_string()))
+            }
+            _ => String::new(),
+        };
+        Self::Store { doing, location: location.to_owned(), fault, detail }
+    }
+
+    pub(super) fn io(doing: &'static str, location: &str, error: &io::Error) -> Self {
+        let detail = format!(" ({})", error.kind());
+        Self::Store { doing, location: location.to_owned(), fault: StoreFault::of_io(error), detail }
+    }
+
+    pub(super) fn delta(doing: &'static str, location: &str, error: DeltaTableError) -> Self {
+        match error {
+            DeltaTableError::ObjectStore { source } => Self::store(doing, location, &source),
+            DeltaTableError::NotATable(_) => Self::Missing { location: location.to_owned() },
+            other => Self::Log { location: location.to_owned(), reason: one_line_without_queries(&other.to_string()) },
+        }
+    }
+
+    pub(super) fn transaction(location: &str, error: &TransactionError) -> Self {
+        match error {
+            TransactionError::ObjectStore { source } => Self::store("commit to", location, source),
+            other => Self::Store {
+                doing: "commit to",
+                location: location.to_owned(),
+                fault: StoreFault::Unreachable,
+                detail: format!(" ({})", one_line_without_queries(&other.to_string())),
+            },
+        }
+    }
+}
+
+/// A signed URL carries its signature in the query, so no query reaches a message.
+pub(super) fn one_line_without_queries(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| match word.split_once('?') {
+        Some((before, after)) if !after.is_empty() => before,
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_never_reaches_a_message() {
+        let error = ObjectStoreError::Generic {
+            store: "Azure",
+            source: "PUT https://account.example/box/key?sv=1&sig=SECRET\n timed out".into(),
+        };
+        let message = LakeError::store("write to", "az://box", &error).to_string();
+        assert!(!message.contains("SECRET") && !message.contains('\n'), "{message}");
+        assert!(message.contains("timed out"), "{message}");
+    }
+
+    #[test]
+    fn the_type_decides_whether_to_try_again() {
+        let source = || "x".into();
+        let path = String::new;
+        let definite = [
+            ObjectStoreError::NotFound { path: path(), source: source() },
+            ObjectStoreError::PermissionDenied { path: path(), source: source() },
+            ObjectStoreError::Unauthenticated { path: path(), source: source() },
+            ObjectStoreError::Precondition { path: path(), source: source() },
+        ];
+        for error in definite {
+            assert_eq!(StoreFault::of(&error).retry_class(), RetryClass::Definite, "{error}");
+        }
+        let transient = ObjectStoreError::Generic { store: "S3", source: source() };
+        assert_eq!(StoreFault::of(&transient).retry_class(), RetryClass::Transient);
+    }
+}

@@ -1,0 +1,240 @@
+//! Reading a table's log without its file list: the newest checkpoint's protocol, schema and transactions, then every
+//! entry after it (Delta protocol, "Delta Log Entries" and "Checkpoints").
+
+use super::actions::{Line, Metadata, Protocol};
+use super::error::LakeError;
+use bytes::Bytes;
+use deltalake::arrow::json::LineDelimitedWriter;
+use deltalake::logstore::object_store::path::Path;
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
+use deltalake::logstore::{ObjectStoreRef, commit_uri_from_version};
+use deltalake::parquet::arrow::ProjectionMask;
+use deltalake::parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Log entries fetched at the same time.
+const CONCURRENT_READS: usize = 16;
+
+const LOG_FOLDER: &str = "_delta_log";
+
+/// What a table's log says, files aside.
+#[derive(Debug)]
+pub(super) struct LogState {
+    /// The newest version.
+    pub(super) version: u64,
+    /// The newest checkpoint's version.
+    pub(super) checkpoint: Option<u64>,
+    pub(super) protocol: Protocol,
+    pub(super) metadata: Metadata,
+    /// Application id to version, of every application that ever recorded one.
+    pub(super) transactions: BTreeMap<String, i64>,
+}
+
+/// A table's log as a place to read from; `location` is for messages.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub(super) store: ObjectStoreRef,
+    pub(super) location: String,
+}
+
+impl Log {
+    /// The state at the newest version, or None where there is no table.
+    pub(super) async fn read(&self) -> Result<Option<LogState>, LakeError> {
+        let hint = self.last_checkpoint().await?;
+        let mut listing = self.list(hint).await?;
+        if hint.is_some() && listing.checkpoint.is_none() {
+            // The hint is only a hint: it may be older or newer than what is there.
+            listing = self.list(None).await?;
+        }
+        let Some(latest) = listing.latest() else { return Ok(None) };
+        let mut folded = Folded::default();
+        let mut next = 0;
+        if let Some((version, parts)) = &listing.checkpoint {
+            for part in parts {
+                self.fold_checkpoint(part, &mut folded).await?;
+            }
+            next = version + 1;
+        }
+        let expected = next..=latest;
+        let missing = expected.clone().find(|version| listing.commits.binary_search(version).is_err());
+        if let Some(missing) = missing {
+            return Err(self.broken(format!("the entry of version {missing} is missing")));
+        }
+        let mut entries = futures::stream::iter(expected).map(|version| self.entry(version)).buffered(CONCURRENT_READS);
+        while let Some(entry) = entries.try_next().await? {
+            let lines = entry.ok_or_else(|| self.broken("an entry disappeared while it was read".to_owned()))?;
+            folded.fold(lines);
+        }
+        let (Some(protocol), Some(metadata)) = (folded.protocol, folded.metadata) else {
+            return Err(self.broken("it has no protocol or no metaData".to_owned()));
+        };
+        let checkpoint = listing.checkpoint.map(|(version, _)| version);
+        Ok(Some(LogState { version: latest, checkpoint, protocol, metadata, transactions: folded.transactions }))
+    }
+
+    /// The lines of one version's entry, or None where there is none yet.
+    pub(super) async fn entry(&self, version: u64) -> Result<Option<Vec<Line>>, LakeError> {
+        let Some(bytes) = self.get(&commit_uri_from_version(Some(version))).await? else { return Ok(None) };
+        let lines = serde_json::Deserializer::from_slice(&bytes).into_iter::<Line>().collect::<Result<Vec<_>, _>>();
+        lines.map(Some).map_err(|error| self.broken(format!("version {version} is not JSON at line {}", error.line())))
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
+        let failed = |error: &ObjectStoreError| LakeError::store("read the Delta log of", &self.location, error);
+        match self.store.get(path).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(|error| failed(&error)),
+            Err(ObjectStoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<u64>, LakeError> {
+        #[derive(Deserialize)]
+        struct Hint {
+            version: u64,
+        }
+        let found = self.get(&Path::from(LOG_FOLDER).join("_last_checkpoint")).await?;
+        Ok(found.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok()).map(|hint| hint.version))
+    }
+
+    async fn list(&self, from: Option<u64>) -> Result<Listing, LakeError> {
+        let folder = Path::from(LOG_FOLDER);
+        let mut objects = match from {
+            // Entry and checkpoint names of a version sort after its bare number.
+            Some(version) => self.store.list_with_offset(Some(&folder), &folder.clone().join(format!("{version:020}"))),
+            None => self.store.list(Some(&folder)),
+        };
+        let mut listing = Listing::default();
+        let failed = |error: ObjectStoreError| LakeError::store("list the Delta log of", &self.location, &error);
+        while let Some(object) = objects.try_next().await.map_err(failed)? {
+            if object.location.parts_count() == folder.parts_count() + 1 {
+                listing.note(object.location);
+            }
+        }
+        listing.choose_checkpoint();
+        Ok(listing)
+    }
+
+    async fn fold_checkpoint(&self, part: &Path, folded: &mut Folded) -> Result<(), LakeError> {
+        let broken = |error: &dyn std::fmt::Display| self.broken(format!("checkpoint {part}: {error}"));
+        let reader = ParquetObjectReader::new(self.store.clone(), part.clone());
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| broken(&error))?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["protocol", "metaData", "txn"]);
+        let mut batches = builder.with_projection(mask).build().map_err(|error| broken(&error))?;
+        while let Some(batch) = batches.try_next().await.map_err(|error| broken(&error))? {
+            let mut text = Vec::new();
+            let mut writer = LineDelimitedWriter::new(&mut text);
+            writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| broken(&error))?;
+            drop(writer);
+            let lines = serde_json::Deserializer::from_slice(&text).into_iter::<Line>().collect::<Result<Vec<_>, _>>();
+            folded.fold(lines.map_err(|error| broken(&error))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn broken(&self, reason: String) -> LakeError {
+        LakeError::Log { location: self.location.clone(), reason }
+    }
+}
+
+/// Later lines replace earlier ones (Delta protocol, "Action Reconciliation").
+#[derive(Debug, Default)]
+struct Folded {
+    protocol: Option<Protocol>,
+    metadata: Option<Metadata>,
+    transactions: BTreeMap<String, i64>,
+}
+
+impl Folded {
+    fn fold(&mut self, lines: Vec<Line>) {
+        for line in lines {
+            self.protocol = line.protocol.or(self.protocol.take());
+            self.metadata = line.meta_data.or(self.metadata.take());
+            if let Some(txn) = line.txn {
+                self.transactions.insert(txn.app_id, txn.version);
+            }
+        }
+    }
+}
+
+/// The names in a log folder that matter.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Versions with an entry, ascending once chosen.
+    commits: Vec<u64>,
+    /// Version and number of parts, to the parts that are there.
+    candidates: BTreeMap<(u64, u32), Vec<Path>>,
+    /// The newest complete checkpoint.
+    checkpoint: Option<(u64, Vec<Path>)>,
+}
+
+impl Listing {
+    fn note(&mut self, path: Path) {
+        let Some(name) = path.filename() else { return };
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = |text: &str, digits: usize| {
+            let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+            if plain { text.parse::<u64>().ok() } else { None }
+        };
+        let Some(version) = parts.first().and_then(|text| number(text, 20)) else { return };
+        match parts.as_slice() {
+            [_, "json"] => self.commits.push(version),
+            [_, "checkpoint", "parquet"] => self.candidates.entry((version, 1)).or_default().push(path),
+            [_, "checkpoint", part, of, "parquet"] => {
+                let count = number(of, 10).and_then(|count| u32::try_from(count).ok());
+                if let (Some(_), Some(count)) = (number(part, 10), count) {
+                    self.candidates.entry((version, count)).or_default().push(path);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn choose_checkpoint(&mut self) {
+        self.commits.sort_unstable();
+        let complete = std::mem::take(&mut self.candidates)
+            .into_iter()
+            .rev()
+            .find(|((_, count), parts)| u32::try_from(parts.len()) == Ok(*count));
+        self.checkpoint = complete.map(|((version, _), parts)| (version, parts));
+    }
+
+    fn latest(&self) -> Option<u64> {
+        let checkpoint = self.checkpoint.as_ref().map(|(version, _)| *version);
+        self.commits.last().copied().max(checkpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(names: &[&str]) -> Listing {
+        let mut listing = Listing::default();
+        for name in names {
+            listing.note(Path::from(format!("_delta_log/{name}")));
+        }
+        listing.choose_checkpoint();
+        listing
+    }
+
+    #[test]
+    fn only_a_complete_checkpoint_counts() {
+        let found = listing(&[
+            "00000000000000000012.json",
+            "00000000000000000011.json",
+            "00000000000000000010.checkpoint.parquet",
+            "00000000000000000011.checkpoint.0000000001.0000000002.parquet",
+            "00000000000000000009.00000000000000000011.compacted.json",
+            "00000000000000000012.crc",
+            "_last_checkpoint",
+            "13.json",
+        ]);
+        assert_eq!(found.commits, [11, 12]);
+        assert_eq!(found.checkpoint.as_ref().map(|(version, parts)| (*version, parts.len())), Some((10, 1)));
+        assert_eq!(found.latest(), Some(12));
+        assert_eq!(listing(&[]).latest(), None);
+    }
+}

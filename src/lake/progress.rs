@@ -1,0 +1,89 @@
+//! How far a table is, and who says so.
+
+use crate::base::{Lsn, TableName};
+
+/// The first part of every application id that lakebed records.
+pub(super) const APPLICATION_PREFIX: &str = "lakebed/";
+
+/// Whose progress a table records: one pipeline of one PostgreSQL system.
+///
+/// The epoch rises when a server is restored or upgraded and its positions start again at lower numbers, so that old and
+/// new positions are never compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// `IDENTIFY_SYSTEM`'s system identifier.
+    pub system_identifier: String,
+    /// The pipeline's name: its slot.
+    pub pipeline: String,
+    /// The source table.
+    pub table: TableName,
+    /// Counts restarts of the position space; 0 at first.
+    pub epoch: u32,
+}
+
+impl Progress {
+    /// The `appId` of the Delta transaction identifier: `lakebed/<system>/<pipeline>/<schema.table>/<epoch>` (Delta
+    /// protocol, section "Transaction Identifiers").
+    pub fn app_id(&self) -> String {
+        format!("{}{}", self.feed(), self.epoch)
+    }
+
+    /// The application id without its epoch.
+    fn feed(&self) -> String {
+        let part = |text: &str| text.replace('%', "%25").replace('/', "%2F");
+        let table = part(&self.table.to_string());
+        format!("{APPLICATION_PREFIX}{}/{}/{table}/", part(&self.system_identifier), part(&self.pipeline))
+    }
+
+    /// Whether `app_id`, found in a table's log, forbids this pipeline to write: another feed, or a later epoch of this one.
+    pub(super) fn is_forbidden_by(&self, app_id: &str) -> bool {
+        if !app_id.starts_with(APPLICATION_PREFIX) {
+            return false;
+        }
+        let epoch = app_id.strip_prefix(&self.feed()).and_then(|epoch| epoch.parse::<u32>().ok());
+        epoch.is_none_or(|epoch| epoch > self.epoch)
+    }
+}
+
+/// Proof that everything up to a position is in a table's lake: what a slot may be acknowledged with (W1).
+///
+/// Only this room makes one, from a commit that landed or from the log itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Durable(Lsn);
+
+impl Durable {
+    pub(super) fn new(lsn: Lsn) -> Self {
+        Self(lsn)
+    }
+
+    /// The position: everything that committed at or before it is in the lake.
+    pub fn lsn(&self) -> Lsn {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(pipeline: &str, epoch: u32) -> Progress {
+        let table = TableName::new("public", "security_event");
+        Progress { system_identifier: "7412".to_owned(), pipeline: pipeline.to_owned(), table, epoch }
+    }
+
+    #[test]
+    fn an_application_id_names_everything_and_cannot_be_forged_by_a_name() {
+        assert_eq!(progress("lakebed", 0).app_id(), "lakebed/7412/lakebed/public.security_event/0");
+        assert_eq!(progress("a/b%", 1).app_id(), "lakebed/7412/a%2Fb%25/public.security_event/1");
+    }
+
+    #[test]
+    fn another_feed_or_a_later_epoch_forbids_writing() {
+        let ours = progress("lakebed", 1);
+        assert!(!ours.is_forbidden_by(&progress("lakebed", 0).app_id()));
+        assert!(!ours.is_forbidden_by(&ours.app_id()));
+        assert!(!ours.is_forbidden_by("spark-streaming-query"));
+        assert!(ours.is_forbidden_by(&progress("lakebed", 2).app_id()));
+        assert!(ours.is_forbidden_by(&progress("other", 0).app_id()));
+    }
+}

@@ -1,0 +1,54 @@
+//! A file that is uploaded, and that nothing refers to yet.
+
+use crate::base::Partition;
+use serde_json::{Map, Value, json};
+
+/// One Parquet file of one partition (L3), invisible until a commit names it.
+///
+/// Not Clone: a file is committed at most once.
+#[derive(Debug)]
+pub struct StagedFile {
+    pub(super) path: String,
+    pub(super) partition: Partition,
+    pub(super) size_bytes: u64,
+    pub(super) rows: u64,
+    pub(super) statistics: String,
+    pub(super) modified_millis: i64,
+}
+
+impl StagedFile {
+    /// Path below the table's root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The partition that every row belongs to.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Size of the object.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Rows in the file.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The `add` action (Delta protocol, "Add File and Remove File"). Path and partition values hold only characters that
+    /// need no escaping.
+    pub(super) fn add_action(&self) -> Value {
+        let values =
+            self.partition.values().into_iter().map(|(column, value)| (column.to_owned(), Value::String(value)));
+        json!({ "add": {
+            "path": self.path,
+            "partitionValues": values.collect::<Map<_, _>>(),
+            "size": self.size_bytes,
+            "modificationTime": self.modified_millis,
+            "dataChange": true,
+            "stats": self.statistics,
+        } })
+    }
+}

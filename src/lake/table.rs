@@ -1,0 +1,216 @@
+//! A table of the lake as its one writer sees it: version, schema and recorded progress, no list of files.
+
+use super::actions::{self, CHECKPOINT_INTERVAL, Metadata, Protocol};
+use super::checkpoint::Checkpoints;
+use super::error::LakeError;
+use super::location::{LakeLocation, shown};
+use super::log::{Log, LogState};
+use super::progress::{APPLICATION_PREFIX, Durable, Progress};
+use super::schema::{DeltaStruct, LakeSchema};
+use crate::base::{Lsn, TableShape};
+use chrono::Utc;
+use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The profile's protocol versions (L4).
+const READER_VERSION: i32 = 1;
+const WRITER_VERSION: i32 = 2;
+
+/// An open table. One per table and process; another process's commits are noticed, and another writer of the same
+/// progress is an error.
+pub struct LakeTable {
+    pub(super) log_store: LogStoreRef,
+    pub(super) log: Log,
+    pub(super) rules: Rules,
+    /// The newest version known.
+    pub(super) version: u64,
+    pub(super) recorded: Lsn,
+    /// A commit began and did not end in a known state.
+    pub(super) in_doubt: bool,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) schema: Arc<LakeSchema>,
+}
+
+impl LakeTable {
+    /// Creates the table: version 0 carries protocol, schema and the position from which the table is complete. When another
+    /// process was faster, or the table is there already, it is opened instead, and [`Self::recorded`] is what it says.
+    ///
+    /// # Errors
+    /// Column names that a reader refuses, a store that refuses, and everything of [`Self::open`].
+    pub async fn create(
+        location: &LakeLocation,
+        path: &str,
+        shape: &TableShape,
+        progress: &Progress,
+        at: Lsn,
+    ) -> Result<LakeTable, LakeError> {
+        let position = position_of(at)?;
+        location.create_local_folder().await?;
+        let place = Place::of(location, path, shape, progress)?;
+        if let Some(state) = place.log.read().await? {
+            return place.opened(&state);
+        }
+        let commit = Uuid::new_v4();
+        let now = Utc::now().timestamp_millis();
+        let bytes = actions::creation(&place.rules.schema, shape, progress, position, commit, now);
+        let written = place.log_store.write_commit_entry(0, CommitOrBytes::LogBytes(bytes.into()), commit).await;
+        match (written, place.log.read().await?) {
+            (_, Some(state)) => place.opened(&state),
+            (Err(error), None) => Err(LakeError::transaction(&place.log.location, &error)),
+            (Ok(()), None) => Err(place.log.broken("the entry just written is not there".to_owned())),
+        }
+    }
+
+    /// Opens a table that [`Self::create`] made, and checks that it is this pipeline's and that the source still fits it.
+    ///
+    /// # Errors
+    /// [`LakeError::Missing`], [`LakeError::UnsupportedProtocol`], [`LakeError::SchemaDiffers`],
+    /// [`LakeError::ForeignProgress`], [`LakeError::NotLakebed`], and what the store says.
+    pub async fn open(
+        location: &LakeLocation,
+        path: &str,
+        shape: &TableShape,
+        progress: &Progress,
+    ) -> Result<LakeTable, LakeError> {
+        let place = Place::of(location, path, shape, progress)?;
+        match place.log.read().await? {
+            Some(state) => place.opened(&state),
+            None => Err(LakeError::Missing { location: place.log.location }),
+        }
+    }
+
+    /// The position that the log recorded last: every transaction at or below it is in the table (L1).
+    pub fn recorded(&self) -> Lsn {
+        self.recorded
+    }
+
+    /// [`Self::recorded`] as proof, for acknowledging at start what an earlier process made durable.
+    pub fn durable(&self) -> Durable {
+        Durable::new(self.recorded)
+    }
+
+    /// The newest version known here.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The table's URL, for messages.
+    pub fn location(&self) -> &str {
+        &self.log.location
+    }
+
+    /// Writes a checkpoint after this many commits instead of 100.
+    pub fn checkpoint_every(&mut self, commits: u64) {
+        self.checkpoints.set_interval(commits);
+    }
+
+    /// Waits for a checkpoint that is being written.
+    pub async fn close(mut self) {
+        self.checkpoints.join().await;
+    }
+}
+
+/// A table's folder before anything is known about its log.
+struct Place {
+    log_store: LogStoreRef,
+    log: Log,
+    rules: Rules,
+}
+
+impl Place {
+    fn of(location: &LakeLocation, path: &str, shape: &TableShape, progress: &Progress) -> Result<Self, LakeError> {
+        let schema = Arc::new(LakeSchema::of(shape)?);
+        let url = location.table_url(path)?;
+        let log_store = location.log_store_at(&url)?;
+        let log = Log { store: log_store.object_store(None), location: shown(&url) };
+        let rules = Rules { schema, progress: progress.clone(), location: log.location.clone() };
+        Ok(Self { log_store, log, rules })
+    }
+
+    fn opened(self, state: &LogState) -> Result<LakeTable, LakeError> {
+        self.rules.check_protocol(&state.protocol)?;
+        let recorded = self.rules.recorded(&state.transactions)?;
+        self.rules.check_metadata(&state.metadata)?;
+        let schema = self.rules.schema.clone();
+        let checkpoints = Checkpoints::new(state.checkpoint.unwrap_or(0), CHECKPOINT_INTERVAL);
+        let Self { log_store, log, rules } = self;
+        Ok(LakeTable { log_store, log, rules, version: state.version, recorded, in_doubt: false, checkpoints, schema })
+    }
+}
+
+/// What a log must say for this pipeline to write to its table.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) schema: Arc<LakeSchema>,
+    pub(super) progress: Progress,
+    location: String,
+}
+
+impl Rules {
+    pub(super) fn check_protocol(&self, found: &Protocol) -> Result<(), LakeError> {
+        let named = |features: &Option<Vec<String>>| features.clone().unwrap_or_default();
+        let mut features = named(&found.reader_features);
+        features.extend(named(&found.writer_features));
+        let supported = found.min_reader_version <= READER_VERSION && found.min_writer_version <= WRITER_VERSION;
+        if supported && features.is_empty() {
+            return Ok(());
+        }
+        features.sort_unstable();
+        features.dedup();
+        let mut text =
+            format!("reader version {}, writer version {}", found.min_reader_version, found.min_writer_version);
+        if !features.is_empty() {
+            text.push_str(&format!(" with {}", features.join(", ")));
+        }
+        Err(LakeError::UnsupportedProtocol { location: self.location.clone(), found: text })
+    }
+
+    pub(super) fn check_metadata(&self, found: &Metadata) -> Result<(), LakeError> {
+        let schema: DeltaStruct = serde_json::from_str(&found.schema_string).map_err(|_| LakeError::Log {
+            location: self.location.clone(),
+            reason: "metaData.schemaString is not a Delta schema".to_owned(),
+        })?;
+        match self.schema.difference(&schema.fields, &found.partition_columns) {
+            None => Ok(()),
+            Some(columns) => {
+                let table = self.schema.table.clone();
+                Err(LakeError::SchemaDiffers { location: self.location.clone(), table, columns })
+            }
+        }
+    }
+
+    /// The position recorded for this pipeline, if no other pipeline has recorded one.
+    fn recorded(&self, transactions: &BTreeMap<String, i64>) -> Result<Lsn, LakeError> {
+        for app_id in transactions.keys() {
+            self.check_application(app_id)?;
+        }
+        let app_id = self.progress.app_id();
+        match transactions.get(&app_id) {
+            Some(position) => u64::try_from(*position).map(Lsn).map_err(|_| LakeError::Log {
+                location: self.location.clone(),
+                reason: format!("the transaction version of {app_id} is negative"),
+            }),
+            // An earlier epoch's positions mean nothing in this one; what follows from that is not decided here.
+            None => match transactions.keys().find(|app_id| app_id.starts_with(APPLICATION_PREFIX)) {
+                Some(earlier) => Err(self.foreign(earlier)),
+                None => Err(LakeError::NotLakebed { location: self.location.clone() }),
+            },
+        }
+    }
+
+    pub(super) fn check_application(&self, app_id: &str) -> Result<(), LakeError> {
+        if self.progress.is_forbidden_by(app_id) { Err(self.foreign(app_id)) } else { Ok(()) }
+    }
+
+    fn foreign(&self, found: &str) -> LakeError {
+        let (found, expected) = (found.to_owned(), self.progress.app_id());
+        LakeError::ForeignProgress { location: self.location.clone(), found, expected }
+    }
+}
+
+/// Delta's transaction version is a signed long.
+pub(super) fn position_of(at: Lsn) -> Result<i64, LakeError> {
+    i64::try_from(at.0).map_err(|_| LakeError::PositionTooLarge { at })
+}
