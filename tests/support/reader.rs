@@ -1,0 +1,63 @@
+//! What the lake holds, as a reader that is not ours sees it.
+
+use super::{DATABASE, Site};
+use std::process::Command;
+
+/// The Python with DuckDB; `scripts/test` names it.
+fn python() -> String {
+    std::env::var("LAKEBED_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
+/// Panics unless table and lake are equal row by row and column by column; the number of rows otherwise.
+pub async fn assert_lake_equals_source(site: &Site, table: &str, partition_column: &str, partition_by: &str) -> u64 {
+    let columns = site
+        .value(&format!(
+            "SELECT json_agg(json_build_array(attname, format_type(atttypid, atttypmod)) ORDER BY attnum)::text
+             FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+        ))
+        .await;
+    let key = site
+        .value(&format!(
+            "SELECT string_agg(a.attname, ',' ORDER BY k.place) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+             JOIN pg_attribute a ON a.attnum = k.number WHERE i.indrelid = '{table}'::regclass AND i.indisprimary AND a.attrelid = i.indrelid"
+        ))
+        .await;
+    let folder = table.rsplit('.').next().unwrap();
+    let export = site.folder().join(format!("{folder}.csv"));
+    export_table(site, table, &export);
+    let output = Command::new(python())
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/compare.py"))
+        .arg(site.lake().join(folder))
+        .arg(&export)
+        .args(["--columns", &columns, "--key", &key, "--partition-column", partition_column, "--partition-by", partition_by])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{table}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::remove_file(export).unwrap();
+    let rows = printed.trim().strip_prefix("equal rows=").and_then(|rest| rest.split(' ').next());
+    rows.unwrap().parse().unwrap()
+}
+
+/// PostgreSQL's own export, in its own output text.
+fn export_table(site: &Site, table: &str, to: &std::path::Path) {
+    let psql = site.cluster.bin_dir().join("psql");
+    let psql = if psql.exists() { psql } else { "/usr/bin/psql".into() };
+    let sql = format!("COPY (SELECT * FROM {table}) TO STDOUT (FORMAT csv)");
+    let output = Command::new(psql)
+        .args(["--no-psqlrc", "--quiet", "--output"])
+        .arg(to)
+        .args(["-c", &sql])
+        .arg(site.cluster.admin_url(DATABASE))
+        .env("PGOPTIONS", "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c extra_float_digits=3")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Rows of a table in the lake, through our own query verb.
+pub async fn lake_rows(site: &Site, table: &str) -> u64 {
+    let sql = format!("SELECT count(*) AS n FROM {table}");
+    let printed = site.lakebed(&["query", "--format", "csv", "-c", &sql]).await.succeeded().stdout;
+    printed.lines().nth(1).unwrap().parse().unwrap()
+}
