@@ -1,1 +1,41 @@
-//! (being written)
+//! PostgreSQL's write-ahead log as a stream of whole frames, with an answer to the server that nothing can hold up.
+//!
+//! tokio-postgres has no replication mode, so the connection is ours, on postgres-protocol's codec: startup and
+//! authentication, the four commands that lakebed needs, and one task that owns the socket while WAL flows.
+//!
+//! ```text
+//! socket ─▶ Intake: cut whole CopyData ─▶ WalBatch ─▶ channel bounded in bytes ─▶ ReplicationStream::next
+//!   ▲          (one task: reads, its own feedback timer, the half-dead peer's clock)
+//!   └── status update ◀── Feedback::acknowledge(LSN) ◀── whoever made the data durable
+//! ```
+//!
+//! Promises owned here:
+//! - **W3** Keepalives are answered on time whatever the lake is doing: when the channel is full the socket is not read, but
+//!   the same task goes on sending status updates on its timer. A walsender counts any message of ours as life.
+//! - The mechanical half of **W1**: the flushed position sent is exactly what was acknowledged, never goes backwards, and
+//!   written = flushed = applied, so that nobody can take "received" for "durable". What may be acknowledged is the
+//!   pipeline's decision, which sees keepalives in order with the data.
+//! - The mechanical half of **W2**: a slot is created by [`ReplicationConnection::create_slot`] and nothing else; a missing,
+//!   busy or lost slot is a definite error that names the remedy.
+//! - Malformed frames are errors: no panic, and no allocation that the received bytes do not justify.
+
+mod authentication;
+mod budget;
+mod command;
+mod connection;
+mod error;
+mod feedback;
+mod frame;
+mod intake;
+mod pace;
+mod session;
+mod startup;
+mod stream;
+mod stream_task;
+
+pub use budget::WalBatch;
+pub use connection::{CreatedSlot, ReplicationConnection, SystemIdentity};
+pub use error::WalError;
+pub use feedback::Feedback;
+pub use frame::WalFrame;
+pub use stream::{ReplicationStream, StreamOptions};

@@ -1,0 +1,131 @@
+//! The control session: a tokio-postgres client over the same socket as the stream, with a driver task that it owns.
+
+use super::attempt::attempt;
+use super::error::ConnectError;
+use super::server_error::ServerError;
+use super::settings::{self, Settings};
+use super::socket::Socket;
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Ready, ready};
+use std::io;
+use tokio::task::JoinSet;
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::tls::{self, TlsConnect, TlsStream};
+use tokio_postgres::{Client, Config};
+
+/// A client and the task that drives its socket; dropping it ends both.
+#[derive(Debug)]
+pub struct ControlConnection {
+    client: Client,
+    endpoint: String,
+    // Aborts the driver when it is dropped.
+    _driver: JoinSet<()>,
+}
+
+impl ControlConnection {
+    /// The client, for statements.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client, for transactions.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Where it is connected to, for messages.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+}
+
+/// Opens a control session.
+pub async fn control(settings: &Settings) -> Result<ControlConnection, ConnectError> {
+    let configuration = configuration(settings);
+    let connect = |socket: Socket| {
+        let configuration = configuration.clone();
+        async move {
+            let session = configuration.connect_raw(socket, AlreadyNegotiated).await;
+            session.map_err(|error| classify(&error, settings))
+        }
+    };
+    let (client, connection) = attempt(settings, connect).await?;
+    let endpoint = settings.endpoint();
+    let place = endpoint.clone();
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
+        // Every pending statement fails with the same reason, so its caller reports it.
+        if let Err(error) = connection.await {
+            tracing::debug!(endpoint = place, %error, "control session ended");
+        }
+    });
+    Ok(ControlConnection { client, endpoint, _driver: driver })
+}
+
+fn configuration(settings: &Settings) -> Config {
+    let mut configuration = Config::new();
+    configuration
+        .user(settings.user())
+        .dbname(settings.database())
+        .application_name(settings.application_name())
+        // TLS is done already; "direct" makes tokio-postgres call the connector without asking the server again.
+        .ssl_mode(SslMode::Require)
+        .ssl_negotiation(SslNegotiation::Direct)
+        .channel_binding(match settings.channel_binding() {
+            settings::ChannelBinding::Disable => ChannelBinding::Disable,
+            settings::ChannelBinding::Prefer => ChannelBinding::Prefer,
+            settings::ChannelBinding::Require => ChannelBinding::Require,
+        });
+    if let Some(password) = settings.password() {
+        configuration.password(password.expose());
+    }
+    if let Some(options) = settings.options() {
+        configuration.options(options);
+    }
+    configuration
+}
+
+/// Hands the socket through.
+struct AlreadyNegotiated;
+
+impl TlsConnect<Socket> for AlreadyNegotiated {
+    type Stream = Socket;
+    type Error = Infallible;
+    type Future = Ready<Result<Socket, Infallible>>;
+
+    fn connect(self, socket: Socket) -> Self::Future {
+        ready(Ok(socket))
+    }
+}
+
+impl TlsStream for Socket {
+    fn channel_binding(&self) -> tls::ChannelBinding {
+        match Socket::channel_binding(self) {
+            Some(hash) => tls::ChannelBinding::tls_server_end_point(hash),
+            None => tls::ChannelBinding::none(),
+        }
+    }
+}
+
+/// tokio-postgres keeps the kind of its errors private, so the chain of causes tells them apart.
+fn classify(error: &tokio_postgres::Error, settings: &Settings) -> ConnectError {
+    let endpoint = settings.endpoint();
+    if let Some(server) = error.as_db_error() {
+        return ConnectError::from_server(ServerError::from(server), endpoint, settings.user(), settings.database());
+    }
+    if error.is_closed() {
+        return ConnectError::Lost { endpoint, reason: "unexpected end".to_owned() };
+    }
+    match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
+        // SCRAM's own verdicts are IO errors of these kinds; no system call fails with them.
+        Some(cause) if matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Other) => {
+            ConnectError::Authentication { endpoint, reason: cause.to_string() }
+        }
+        Some(cause) => ConnectError::from_io(cause, endpoint),
+        None if settings.password().is_none() && settings.channel_binding() != settings::ChannelBinding::Require => {
+            ConnectError::PasswordMissing { endpoint, user: settings.user().to_owned() }
+        }
+        None => ConnectError::Authentication { endpoint, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,199 @@
+//! The replication connection before WAL flows: who the server is, and the slot.
+
+use super::command::{self, CommandError, Reply, Row, quote_identifier, quote_literal};
+use super::error::WalError;
+use super::session::Session;
+use super::startup::start_session;
+use super::stream::{ReplicationStream, StreamOptions};
+use crate::base::Lsn;
+use crate::connect::{ConnectError, Settings, sqlstate};
+use std::str::FromStr;
+use tokio::time::timeout;
+
+/// IDENTIFY_SYSTEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// The cluster's unique number, as text.
+    pub system_identifier: String,
+    /// The current timeline.
+    pub timeline: u32,
+    /// How far WAL is flushed.
+    pub flushed: Lsn,
+    /// The database of this session.
+    pub database: String,
+}
+
+/// CREATE_REPLICATION_SLOT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreatedSlot {
+    /// Transactions that commit after this position are in the stream.
+    pub consistent_point: Lsn,
+}
+
+/// A session in replication mode.
+#[derive(Debug)]
+pub struct ReplicationConnection {
+    session: Session,
+    server_version: u32,
+    settings: Settings,
+    endpoint: String,
+}
+
+impl ReplicationConnection {
+    /// Connects with `replication=database` and everything pinned that the form of values depends on.
+    pub async fn open(settings: &Settings) -> Result<Self, WalError> {
+        let started = start_session(settings).await.map_err(|error| match error {
+            ConnectError::Server { server, .. } if server.is(sqlstate::INSUFFICIENT_PRIVILEGE) => {
+                WalError::NoReplicationRight { user: settings.user().to_owned(), server }
+            }
+            error => error.into(),
+        })?;
+        let mut connection = Self {
+            session: started.session,
+            server_version: started.server_version,
+            settings: settings.clone(),
+            endpoint: settings.endpoint(),
+        };
+        connection.pin_newer_timeouts().await?;
+        Ok(connection)
+    }
+
+    /// The server's `server_version_num`, such as 150018.
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
+
+    /// IDENTIFY_SYSTEM, within the connect timeout.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, WalError> {
+        let row = self.one_row("IDENTIFY_SYSTEM", "IDENTIFY_SYSTEM").await?;
+        Ok(SystemIdentity {
+            system_identifier: self.value(&row, 0)?,
+            timeline: self.value(&row, 1)?,
+            flushed: self.value(&row, 2)?,
+            database: self.value(&row, 3)?,
+        })
+    }
+
+    /// Creates a logical slot with pgoutput. May wait for transactions that are running; without a time limit, because a
+    /// slot whose creation was given up half way would stay.
+    pub async fn create_slot(&mut self, slot: &str) -> Result<CreatedSlot, WalError> {
+        let name = quote_identifier(slot);
+        let command = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+        let rows = match self.run(&command).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.explain(error, slot, "the creation of the slot").await),
+        };
+        let row = rows.into_iter().next().ok_or_else(|| self.protocol("no row about the new slot"))?;
+        Ok(CreatedSlot { consistent_point: self.value(&row, 1)? })
+    }
+
+    /// START_REPLICATION: from here on a task of the stream owns the socket.
+    pub async fn start(mut self, options: StreamOptions) -> Result<ReplicationStream, WalError> {
+        let command = start_command(&options);
+        match command::run(&mut self.session, &command, &self.endpoint).await {
+            Ok(Reply::CopyBoth) => {
+                let (socket, received) = self.session.into_parts();
+                Ok(ReplicationStream::new(socket, received, options, self.endpoint))
+            }
+            Ok(Reply::Rows(_)) => Err(self.protocol("no CopyBothResponse to START_REPLICATION")),
+            Err(error) => Err(self.explain(error, &options.slot, "the start of replication").await),
+        }
+    }
+
+    /// Timeouts that older servers do not know.
+    async fn pin_newer_timeouts(&mut self) -> Result<(), WalError> {
+        let newer = [(140_000, "SET idle_session_timeout = 0"), (170_000, "SET transaction_timeout = 0")];
+        for (since, command) in newer {
+            if self.server_version >= since {
+                let outcome = self.run(command).await;
+                outcome.map_err(|error| self.plain(error, "the pinning of timeouts"))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, command: &str) -> Result<Vec<Row>, CommandError> {
+        match command::run(&mut self.session, command, &self.endpoint).await? {
+            Reply::Rows(rows) => Ok(rows),
+            Reply::CopyBoth => Err(CommandError::Session(self.protocol("an unexpected CopyBothResponse"))),
+        }
+    }
+
+    async fn one_row(&mut self, command: &str, during: &'static str) -> Result<Row, WalError> {
+        let limit = self.settings.connect_timeout();
+        let outcome = match limit {
+            None => self.run(command).await,
+            Some(limit) => {
+                let silent = WalError::Silent { endpoint: self.endpoint.clone(), seconds: limit.as_secs() };
+                timeout(limit, self.run(command)).await.unwrap_or(Err(CommandError::Session(silent)))
+            }
+        };
+        let rows = outcome.map_err(|error| self.plain(error, during))?;
+        rows.into_iter().next().ok_or_else(|| self.protocol("an answer without a row"))
+    }
+
+    /// 55000 stands for a wrong wal_level and for a lost slot; the setting itself tells them apart, not the text.
+    async fn explain(&mut self, error: CommandError, slot: &str, during: &'static str) -> WalError {
+        let server = match error {
+            CommandError::Session(error) => return error,
+            CommandError::Server(server) => server,
+        };
+        if server.is(sqlstate::WRONG_STATE) || server.is(sqlstate::NOT_SUPPORTED) {
+            let row = self.one_row("SHOW wal_level", "SHOW wal_level").await;
+            let level = row.and_then(|row| self.value::<String>(&row, 0));
+            if let Ok(found) = level.as_deref()
+                && found != "logical"
+            {
+                return WalError::WalLevel { found: found.to_owned() };
+            }
+        }
+        WalError::from_slot_command(server, slot, self.settings.user(), during)
+    }
+
+    fn plain(&self, error: CommandError, during: &'static str) -> WalError {
+        match error {
+            CommandError::Server(server) => WalError::Server { during, server },
+            CommandError::Session(error) => error,
+        }
+    }
+
+    fn value<T: FromStr>(&self, row: &Row, column: usize) -> Result<T, WalError> {
+        let value = row.get(column).and_then(Option::as_ref).and_then(|text| text.parse().ok());
+        value.ok_or_else(|| self.protocol("a row that is not as documented"))
+    }
+
+    fn protocol(&self, what: &str) -> WalError {
+        WalError::protocol(what, &self.endpoint)
+    }
+}
+
+/// `publication_names` is a list of identifiers inside a literal, so the name is quoted twice.
+fn start_command(options: &StreamOptions) -> String {
+    let mut settings = vec![
+        format!("proto_version '{}'", options.protocol_version),
+        format!("publication_names {}", quote_literal(&quote_identifier(&options.publication))),
+    ];
+    settings.extend(options.binary.then(|| "binary 'true'".to_owned()));
+    settings.extend(options.messages.then(|| "messages 'true'".to_owned()));
+    let slot = quote_identifier(&options.slot);
+    format!("START_REPLICATION SLOT {slot} LOGICAL {} ({})", options.start, settings.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_command_is_quoted() {
+        let options = StreamOptions {
+            slot: "s\"x".to_owned(),
+            start: Lsn(0x1_0000_00AB),
+            publication: "p'\"".to_owned(),
+            messages: true,
+            ..StreamOptions::default()
+        };
+        let expected =
+            r#"START_REPLICATION SLOT "s""x" LOGICAL 1/AB (proto_version '1', publication_names '"p''"""', messages 'true')"#;
+        assert_eq!(start_command(&options), expected);
+    }
+}
