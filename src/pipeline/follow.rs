@@ -17,7 +17,6 @@ use tokio::time::Instant;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// One table as the stream fills it.
-#[derive(Debug)]
 pub(super) struct Following {
     pub(super) buffer: TableBuffer,
     /// The lake holds every transaction up to here (L1); the server may send them again.
@@ -123,7 +122,7 @@ impl Follow {
             Message::Insert { relation_oid, new, .. } => self.insert(at, bytes, relation_oid, &new)?,
             Message::Begin { final_lsn, .. } => self.begin(at, final_lsn)?,
             Message::Commit { end_lsn, .. } => self.commit(at, end_lsn).await?,
-            Message::Relation(relation) => {
+            Message::Relation { relation, .. } => {
                 if let Some(table) = self.routes.announce(&relation)
                     && let Some(following) = self.tables.get_mut(table)
                 {
@@ -216,15 +215,24 @@ impl Follow {
             let total: usize = held.clone().sum();
             let largest = held.enumerate().max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table);
             let Some(table) = largest.filter(|_| total > self.limits.builder_bytes) else { return Ok(()) };
-            let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
-            for batch in following.buffer.drain() {
-                self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
-            }
+            self.send_all(table).await?;
         }
     }
 
     async fn send_full(&mut self, table: usize, rows: usize, bytes: usize) -> Result<(), PipelineError> {
-        while let Some(batch) = self.tables.get_mut(table).and_then(|following| following.buffer.take_full(rows, bytes)) {
+        let at = self.progress.sent_to;
+        let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
+        let in_row = |error| PipelineError::Row { at, error };
+        while let Some(batch) = following.buffer.take_full(rows, bytes).map_err(in_row)? {
+            self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
+        }
+        Ok(())
+    }
+
+    async fn send_all(&mut self, table: usize) -> Result<(), PipelineError> {
+        let at = self.progress.sent_to;
+        let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
+        for batch in following.buffer.drain().map_err(|error| PipelineError::Row { at, error })? {
             self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
         }
         Ok(())
@@ -234,10 +242,7 @@ impl Follow {
     async fn flush(&mut self) -> Result<(), PipelineError> {
         let Some(pending) = self.progress.pending else { return Ok(()) };
         for table in 0..self.tables.len() {
-            let batches = self.tables.get_mut(table).map(|following| following.buffer.drain()).unwrap_or_default();
-            for batch in batches {
-                self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
-            }
+            self.send_all(table).await?;
         }
         let commit = LandCommand::Commit { at: pending.end, rows: self.progress.rows };
         self.land.send(commit).await.map_err(|_| LAND_GONE)?;

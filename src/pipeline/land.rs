@@ -28,7 +28,6 @@ pub(super) enum LandCommand {
 }
 
 /// The lake side of one table.
-#[derive(Debug)]
 pub(super) struct Landing {
     pub(super) table: LakeTable,
     pub(super) writer: TableWriter,

@@ -54,7 +54,7 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
             start: Lsn::ZERO,
             publication: pipeline.source.publication.clone(),
             protocol_version: 1,
-            binary: shapes.iter().all(TableShape::binary_is_understood),
+            binary: shapes.iter().all(|shape| shape.binary_is_understood()),
             messages: true,
             feedback_interval: FEEDBACK_INTERVAL,
             receive_timeout: RECEIVE_TIMEOUT,
@@ -173,7 +173,7 @@ async fn open_lake(
         };
         let table = LakeTable::open(&location, section.lake_path(), shape, &progress).await?;
         let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
-        let writer = TableWriter::new(&table, options);
+        let writer = TableWriter::new(&table, options)?;
         landings.push(Landing { table, writer, dirty: false });
     }
     Ok(landings)
