@@ -158,7 +158,7 @@ fn d3_a_refused_row_names_its_column_and_leaves_nothing_behind() {
         (&[Datum::Null, Datum::Null, at], "public.event.number: a row holds NULL"),
         (&[Datum::Text(b"1"), Datum::Unchanged, at], "public.event.note: the server left a value out"),
         (&[Datum::Text(b"1"), Datum::Text(b"\xff"), at], "public.event.note: it is not UTF-8"),
-        (&[Datum::Text(b"secret"), Datum::Null, at], "public.event.number: it is not in the form of a int4"),
+        (&[Datum::Text(b"secret"), Datum::Null, at], "public.event.number: it is not a well-formed int4"),
         (&[Datum::Text(b"1"), Datum::Null, Datum::Null], "public.event.created_at: a row holds NULL in the partition"),
         (&[Datum::Text(b"1"), Datum::Null, Datum::Unchanged], "public.event.created_at: the server left"),
         (&[Datum::Text(b"1"), Datum::Null, Datum::Text(b"infinity")], "public.event.created_at: an infinite timestamp"),

@@ -6,7 +6,7 @@ use crate::base::{Classify, RetryClass};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Not a form that the type's output or send function produces under the pinned settings.
-    #[error("it is not in the form of a {kind}; report this with the server's version")]
+    #[error("it is not a well-formed {kind}; report this with the server's version")]
     Malformed {
         /// The PostgreSQL type.
         kind: &'static str,

@@ -163,12 +163,13 @@ proptest! {
     fn bytes_and_uuids_agree(bytes in vec(any::<u8>(), 0..40), id: [u8; 16]) {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut scratch = Vec::new();
-        prop_assert_eq!(bytea(Encoded::Text(format!("\\x{hex}").as_bytes()), &mut scratch), Ok(&bytes[..]));
+        let text = format!("\\x{hex}");
+        prop_assert_eq!(bytea(Encoded::Text(text.as_bytes()), &mut scratch), Ok(&bytes[..]));
         prop_assert_eq!(bytea(Encoded::Binary(&bytes), &mut scratch), Ok(&bytes[..]));
         let expected = ::uuid::Uuid::from_bytes(id).to_string();
         let mut scratch = [0; UUID_TEXT_BYTES];
-        prop_assert_eq!(super::uuid(Encoded::Text(expected.as_bytes()), &mut scratch), Ok(expected.as_str()));
-        prop_assert_eq!(super::uuid(Encoded::Binary(&id), &mut scratch), Ok(expected.as_str()));
+        prop_assert_eq!(uuid(Encoded::Text(expected.as_bytes()), &mut scratch), Ok(expected.as_str()));
+        prop_assert_eq!(uuid(Encoded::Binary(&id), &mut scratch), Ok(expected.as_str()));
     }
 
     #[test]
@@ -184,7 +185,7 @@ proptest! {
             let _ = (boolean(encoded), int2(encoded), int4(encoded), int8(encoded), float4(encoded), float8(encoded));
             let _ = (date(encoded), timestamp(encoded), timestamptz(encoded), decimal(encoded, precision, scale));
             let _ = (text(encoded).is_ok(), jsonb(encoded).is_ok(), server_text(encoded).is_ok());
-            let _ = (bytea(encoded, &mut Vec::new()).is_ok(), super::uuid(encoded, &mut [0; UUID_TEXT_BYTES]).is_ok());
+            let _ = (bytea(encoded, &mut Vec::new()).is_ok(), uuid(encoded, &mut [0; UUID_TEXT_BYTES]).is_ok());
             for print in [numeric as Print, time, inet, cidr, macaddr] {
                 let _ = print(encoded, &mut String::new());
             }
