@@ -50,10 +50,12 @@ impl Exchange<'_> {
     async fn receive(&mut self) -> Result<(u32, Bytes), ConnectError> {
         loop {
             let message = self.session.receive().await;
-            let BackendMessage { tag, body } = message.map_err(|fault| fault.during_startup(&self.settings.endpoint()))?;
+            let BackendMessage { tag, body } =
+                message.map_err(|fault| fault.during_startup(&self.settings.endpoint()))?;
             match tag {
                 AUTHENTICATION_TAG => {
-                    let (code, _) = body.split_first_chunk().ok_or_else(|| self.protocol("a short authentication message"))?;
+                    let (code, _) =
+                        body.split_first_chunk().ok_or_else(|| self.protocol("a short authentication message"))?;
                     return Ok((u32::from_be_bytes(*code), body.slice(4..)));
                 }
                 ERROR_RESPONSE_TAG => {
