@@ -227,6 +227,13 @@ impl ConnectError {
         Self::Certificate { endpoint, reason: fault.to_string(), remedy }
     }
 
+    /// `channel_binding=require` cannot be kept.
+    pub fn without_channel_binding(endpoint: String) -> Self {
+        let reason = "channel_binding=require, but the server or the connection has none: use sslmode=require or stronger \
+                      and scram-sha-256 in pg_hba.conf";
+        Self::Authentication { endpoint, reason: reason.to_owned() }
+    }
+
     /// Whether the other kind of encryption may fare better: what libpq tries again for `allow` and `prefer`.
     pub(super) fn may_depend_on_encryption(&self) -> bool {
         matches!(

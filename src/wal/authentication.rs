@@ -138,10 +138,7 @@ impl Exchange<'_> {
 
     fn without_channel_binding(&self) -> Result<(), ConnectError> {
         match self.settings.channel_binding() {
-            ChannelBinding::Require => Err(self.failed(
-                "channel_binding=require, but the server or the connection has none: use sslmode=require or stronger with \
-                 scram-sha-256",
-            )),
+            ChannelBinding::Require => Err(ConnectError::without_channel_binding(self.settings.endpoint())),
             ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
         }
     }
