@@ -48,13 +48,13 @@ impl Proxy {
 async fn forward(client: TcpStream, server: TcpStream, line: watch::Receiver<Line>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let upstream = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(|_| ()) };
+    let upstream = tokio::io::copy(&mut from_client, &mut to_server);
     let downstream = async {
         let mut buffer = vec![0; 4096];
         loop {
             let bytes = from_server.read(&mut buffer).await?;
             if bytes == 0 {
-                return to_client.shutdown().await;
+                return to_client.flush().await;
             }
             if *line.borrow() == Line::Open {
                 to_client.write_all(&buffer[..bytes]).await?;
@@ -63,7 +63,8 @@ async fn forward(client: TcpStream, server: TcpStream, line: watch::Receiver<Lin
     };
     let mut cut = line.clone();
     tokio::select! {
-        _ = async { tokio::join!(upstream, downstream) } => {}
+        _ = upstream => {}
+        _ = downstream => {}
         _ = cut.wait_for(|line| *line == Line::Cut) => {}
     }
 }
