@@ -48,7 +48,8 @@ where
     .await;
     let (Err(refusal), Some(second)) = (&outcome, second) else { return outcome };
     // A server without TLS was already asked in plain text.
-    let asked_both = first == Encryption::TlsIfOffered && !encrypted && !matches!(refusal, ConnectError::Certificate { .. });
+    let asked_both =
+        first == Encryption::TlsIfOffered && !encrypted && !matches!(refusal, ConnectError::Certificate { .. });
     if asked_both || !refusal.may_depend_on_encryption() {
         return outcome;
     }
@@ -89,7 +90,8 @@ async fn bounded<T>(
 }
 
 async fn connect(settings: &Settings, encryption: Encryption) -> Result<Socket, ConnectError> {
-    let unreachable = |error: io::Error| ConnectError::Unreachable { endpoint: settings.endpoint(), reason: reason(&error) };
+    let unreachable =
+        |error: io::Error| ConnectError::Unreachable { endpoint: settings.endpoint(), reason: reason(&error) };
     let dial = match (&settings.address, settings.socket_path()) {
         (Address::Tcp { dial, .. }, _) => dial,
         (Address::Unix { .. }, path) => {

@@ -36,7 +36,8 @@ pub(super) fn parse(url: &str) -> Result<Parameters, SettingsError> {
 
 fn host_and_port(parameters: &mut Parameters, text: &str) -> Result<(), SettingsError> {
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
-        let (host, after) = bracketed.split_once(']').ok_or(SettingsError::Malformed { what: "an IPv6 address without ]" })?;
+        let (host, after) =
+            bracketed.split_once(']').ok_or(SettingsError::Malformed { what: "an IPv6 address without ]" })?;
         if host.is_empty() {
             return Err(SettingsError::Malformed { what: "an empty IPv6 address" });
         }
@@ -132,7 +133,14 @@ mod tests {
 
     #[test]
     fn malformed_urls_are_refused() {
-        for url in ["mysql://h", "postgresql://[::1", "postgresql://[]/", "postgresql://[::1]x/", "postgresql://h/%", "postgresql://h/%0"] {
+        for url in [
+            "mysql://h",
+            "postgresql://[::1",
+            "postgresql://[]/",
+            "postgresql://[::1]x/",
+            "postgresql://h/%",
+            "postgresql://h/%0",
+        ] {
             assert!(parse(url).is_err(), "{url}");
         }
         for url in ["postgresql://h/%00", "postgresql://h/%ff", "postgresql://h/?sslmode", "postgresql://h/?a=b=c"] {

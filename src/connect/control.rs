@@ -123,7 +123,10 @@ fn classify(error: &tokio_postgres::Error, settings: &Settings) -> ConnectError 
             ConnectError::Authentication { endpoint, reason: cause.to_string() }
         }
         Some(cause) => ConnectError::from_io(cause, endpoint),
-        None if settings.password().is_none() && settings.channel_binding() != settings::ChannelBinding::Require => {
+        None if settings.channel_binding() == settings::ChannelBinding::Require => {
+            ConnectError::without_channel_binding(endpoint)
+        }
+        None if settings.password().is_none() => {
             ConnectError::PasswordMissing { endpoint, user: settings.user().to_owned() }
         }
         None => ConnectError::Authentication { endpoint, reason: error.to_string() },

@@ -51,7 +51,10 @@ impl Environment for ProcessEnvironment {
     }
 
     fn user(&self) -> Option<String> {
-        os_user::current().map(|entry| entry.name).or_else(|| self.variable("USER")).or_else(|| self.variable("LOGNAME"))
+        os_user::current()
+            .map(|entry| entry.name)
+            .or_else(|| self.variable("USER"))
+            .or_else(|| self.variable("LOGNAME"))
     }
 
     /// `HOME` first, then the user database, as libpq does since version 14.

@@ -79,7 +79,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// `connect_timeout` ran out.
-    #[error("PostgreSQL at {endpoint} did not answer within {seconds} s: look at the network and the server's load, or raise connect_timeout")]
+    #[error(
+        "PostgreSQL at {endpoint} did not answer within {seconds} s: look at the network and the server's load, or raise connect_timeout"
+    )]
     TimedOut {
         /// Where.
         endpoint: String,
@@ -95,7 +97,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server speaks no TLS and `sslmode` insists on it.
-    #[error("PostgreSQL at {endpoint} offers no TLS: turn ssl on in the server, or set sslmode=prefer if the network is trusted")]
+    #[error(
+        "PostgreSQL at {endpoint} offers no TLS: turn ssl on in the server, or set sslmode=prefer if the network is trusted"
+    )]
     TlsRefused {
         /// Where.
         endpoint: String,
@@ -121,7 +125,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server wants a password and there is none.
-    #[error("PostgreSQL at {endpoint} wants a password for role {user:?}: put it into the URL, PGPASSWORD or ~/.pgpass")]
+    #[error(
+        "PostgreSQL at {endpoint} wants a password for role {user:?}: put it into the URL, PGPASSWORD or ~/.pgpass"
+    )]
     PasswordMissing {
         /// Where.
         endpoint: String,
@@ -129,7 +135,9 @@ pub enum ConnectError {
         user: String,
     },
     /// 28P01.
-    #[error("PostgreSQL at {endpoint} refused the password of role {user:?}: correct it in the URL, PGPASSWORD or ~/.pgpass")]
+    #[error(
+        "PostgreSQL at {endpoint} refused the password of role {user:?}: correct it in the URL, PGPASSWORD or ~/.pgpass"
+    )]
     PasswordRefused {
         /// Where.
         endpoint: String,
@@ -137,7 +145,9 @@ pub enum ConnectError {
         user: String,
     },
     /// 28000.
-    #[error("PostgreSQL at {endpoint} does not let role {user:?} in ({server}): create the role, or allow it in pg_hba.conf and reload")]
+    #[error(
+        "PostgreSQL at {endpoint} does not let role {user:?} in ({server}): create the role, or allow it in pg_hba.conf and reload"
+    )]
     RoleRefused {
         /// Where.
         endpoint: String,
@@ -205,17 +215,31 @@ impl ConnectError {
         let remedy = match fault {
             rustls::Error::InvalidCertificate(
                 rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. },
-            ) => "connect by a name that the certificate carries as a subject alternative name, or use sslmode=verify-ca",
-            rustls::Error::InvalidCertificate(_) => "point sslrootcert at the authority that signed the server's certificate",
+            ) => {
+                "connect by a name that the certificate carries as a subject alternative name, or use sslmode=verify-ca"
+            }
+            rustls::Error::InvalidCertificate(_) => {
+                "point sslrootcert at the authority that signed the server's certificate"
+            }
             rustls::Error::AlertReceived(_) => "give the server a client certificate that it accepts (sslcert, sslkey)",
             _ => "look at ssl settings of the server and sslmode of the URL",
         };
         Self::Certificate { endpoint, reason: fault.to_string(), remedy }
     }
 
+    /// `channel_binding=require` cannot be kept.
+    pub fn without_channel_binding(endpoint: String) -> Self {
+        let reason = "channel_binding=require, but the server or the connection has none: use sslmode=require or stronger \
+                      and scram-sha-256 in pg_hba.conf";
+        Self::Authentication { endpoint, reason: reason.to_owned() }
+    }
+
     /// Whether the other kind of encryption may fare better: what libpq tries again for `allow` and `prefer`.
     pub(super) fn may_depend_on_encryption(&self) -> bool {
-        matches!(self, Self::TlsRefused { .. } | Self::Certificate { .. } | Self::RoleRefused { .. } | Self::Server { .. })
+        matches!(
+            self,
+            Self::TlsRefused { .. } | Self::Certificate { .. } | Self::RoleRefused { .. } | Self::Server { .. }
+        )
     }
 }
 

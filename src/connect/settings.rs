@@ -117,7 +117,8 @@ impl Settings {
         if let Some(service) = service {
             parameter::fill(&mut parameters, service_file::load(&service, environment)?);
         }
-        let variables = PARAMETERS.iter().filter_map(|(name, variable)| Some((*name, environment.variable((*variable)?)?)));
+        let variables =
+            PARAMETERS.iter().filter_map(|(name, variable)| Some((*name, environment.variable((*variable)?)?)));
         parameter::fill(&mut parameters, variables.collect());
         // An empty value, wherever it stands, means the default.
         parameters.retain(|_, value| !value.is_empty());

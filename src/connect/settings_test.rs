@@ -66,7 +66,8 @@ fn the_password_file_is_the_last_resort() {
         let text = "h:5432:d:u:from file\nlocalhost:*:*:*:socket\n/run/pg:*:*:*:directory\n";
         FakeEnvironment::default().with_file("/home/ann/.pgpass", mode, text)
     };
-    let password = |url: &str, mode| read(url, environment(mode)).password().map(|password| password.expose().to_owned());
+    let password =
+        |url: &str, mode| read(url, environment(mode)).password().map(|password| password.expose().to_owned());
     assert_eq!(password("postgresql://u@h/d", 0o600).as_deref(), Some("from file"));
     assert_eq!(password("postgresql://u:url@h/d", 0o600).as_deref(), Some("url"));
     assert_eq!(password("postgresql://", 0o600).as_deref(), Some("socket"));
@@ -88,9 +89,11 @@ fn no_debug_form_shows_the_password() {
 #[test]
 fn the_home_directory_lends_its_certificates() {
     let environment = || {
-        FakeEnvironment::default()
-            .with_file("/home/ann/.postgresql/root.crt", 0o644, "")
-            .with_file("/home/ann/.postgresql/postgresql.crt", 0o644, "")
+        FakeEnvironment::default().with_file("/home/ann/.postgresql/root.crt", 0o644, "").with_file(
+            "/home/ann/.postgresql/postgresql.crt",
+            0o644,
+            "",
+        )
     };
     let settings = read("postgresql://h", environment());
     let home = PathBuf::from("/home/ann/.postgresql");

@@ -92,9 +92,8 @@ fn set_receive_low_water(descriptor: RawFd, bytes: u32) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     let length: libc::socklen_t = libc::c_int::BITS / u8::BITS;
     // SAFETY: the pointer and the length describe `value`, which outlives the call; the kernel checks the descriptor.
-    let status = unsafe {
-        libc::setsockopt(descriptor, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const value).cast(), length)
-    };
+    let status =
+        unsafe { libc::setsockopt(descriptor, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

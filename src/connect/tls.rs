@@ -4,9 +4,9 @@
 use super::error::ConnectError;
 use super::settings::{Address, RootCertificate, Settings, SslMode};
 use super::verifier::{Authorities, Check, ServerVerifier};
-use rustls::{ClientConfig, RootCertStore};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;

@@ -50,10 +50,12 @@ impl Exchange<'_> {
     async fn receive(&mut self) -> Result<(u32, Bytes), ConnectError> {
         loop {
             let message = self.session.receive().await;
-            let BackendMessage { tag, body } = message.map_err(|fault| fault.during_startup(&self.settings.endpoint()))?;
+            let BackendMessage { tag, body } =
+                message.map_err(|fault| fault.during_startup(&self.settings.endpoint()))?;
             match tag {
                 AUTHENTICATION_TAG => {
-                    let (code, _) = body.split_first_chunk().ok_or_else(|| self.protocol("a short authentication message"))?;
+                    let (code, _) =
+                        body.split_first_chunk().ok_or_else(|| self.protocol("a short authentication message"))?;
                     return Ok((u32::from_be_bytes(*code), body.slice(4..)));
                 }
                 ERROR_RESPONSE_TAG => {
@@ -136,10 +138,7 @@ impl Exchange<'_> {
 
     fn without_channel_binding(&self) -> Result<(), ConnectError> {
         match self.settings.channel_binding() {
-            ChannelBinding::Require => Err(self.failed(
-                "channel_binding=require, but the server or the connection has none: use sslmode=require or stronger with \
-                 scram-sha-256",
-            )),
+            ChannelBinding::Require => Err(ConnectError::without_channel_binding(self.settings.endpoint())),
             ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
         }
     }

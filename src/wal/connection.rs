@@ -192,8 +192,7 @@ mod tests {
             messages: true,
             ..StreamOptions::default()
         };
-        let expected =
-            r#"START_REPLICATION SLOT "s""x" LOGICAL 1/AB (proto_version '1', publication_names '"p''"""', messages 'true')"#;
+        let expected = r#"START_REPLICATION SLOT "s""x" LOGICAL 1/AB (proto_version '1', publication_names '"p''"""', messages 'true')"#;
         assert_eq!(start_command(&options), expected);
     }
 }

@@ -25,13 +25,17 @@ pub enum WalError {
         found: String,
     },
     /// 42704 at START_REPLICATION.
-    #[error("replication slot {slot:?} does not exist: create it with `lakebed init`; if it existed before, rows since then are missing in the lake")]
+    #[error(
+        "replication slot {slot:?} does not exist: create it with `lakebed init`; if it existed before, rows since then are missing in the lake"
+    )]
     SlotMissing {
         /// The slot.
         slot: String,
     },
     /// 55006: another consumer, whose PID the server names.
-    #[error("replication slot {slot:?} has a consumer already ({server}): stop the other `lakebed run`, or end that backend")]
+    #[error(
+        "replication slot {slot:?} has a consumer already ({server}): stop the other `lakebed run`, or end that backend"
+    )]
     SlotInUse {
         /// The slot.
         slot: String,
@@ -45,7 +49,9 @@ pub enum WalError {
         slot: String,
     },
     /// 55000 or 0A000 with wal_level in order: lost, of another database or plugin, physical.
-    #[error("replication slot {slot:?} cannot be used ({server}): look at pg_replication_slots (wal_status, database, plugin) with `lakebed check`")]
+    #[error(
+        "replication slot {slot:?} cannot be used ({server}): look at pg_replication_slots (wal_status, database, plugin) with `lakebed check`"
+    )]
     SlotUnusable {
         /// The slot.
         slot: String,
@@ -59,7 +65,9 @@ pub enum WalError {
         server: ServerError,
     },
     /// 42704 while streaming: the publication is looked up with the first change, not at the start.
-    #[error("publication {publication:?} does not exist ({server}): create it with `lakebed init`; it must be older than the slot's position")]
+    #[error(
+        "publication {publication:?} does not exist ({server}): create it with `lakebed init`; it must be older than the slot's position"
+    )]
     PublicationMissing {
         /// The publication.
         publication: String,
@@ -97,7 +105,9 @@ pub enum WalError {
         seconds: u64,
     },
     /// The bytes break the protocol.
-    #[error("{endpoint} broke the replication protocol ({what}): look for a proxy between lakebed and PostgreSQL, or report a bug")]
+    #[error(
+        "{endpoint} broke the replication protocol ({what}): look for a proxy between lakebed and PostgreSQL, or report a bug"
+    )]
     Protocol {
         /// Where.
         endpoint: String,

@@ -71,7 +71,9 @@ impl ReplicationStream {
         let feedback = Feedback::default();
         let stop = Arc::new(Notify::new());
         let mut task = JoinSet::new();
-        task.spawn(StreamTask::new(socket, received, options, endpoint, outlet, feedback.clone(), Arc::clone(&stop)).run());
+        task.spawn(
+            StreamTask::new(socket, received, options, endpoint, outlet, feedback.clone(), Arc::clone(&stop)).run(),
+        );
         Self { batches, feedback, stop, task, ended_cleanly: false }
     }
 

@@ -24,8 +24,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// SO_RCVBUF of a TCP connection, where the kernel allows it: room for the server while a batch is handed over.
-const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
+/// SO_RCVBUF of a TCP connection, where the kernel allows it, which doubles it to 8 MiB (socket(7)): room for the server while
+/// a batch is handed over.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// One read's room, if the budget is not smaller.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 const CHUNK_BYTES_MIN: usize = 16 << 10;
@@ -135,9 +136,7 @@ impl StreamTask {
             NOTICE_RESPONSE_TAG | PARAMETER_STATUS_TAG => Ok(Flow::On),
             // A server that shuts down sends CommandComplete without CopyDone.
             COPY_DONE_TAG | COMMAND_COMPLETE_TAG => Ok(Flow::End),
-            ERROR_RESPONSE_TAG => {
-                Err(WalError::from_stream(ServerError::from_fields(body), &self.options.publication))
-            }
+            ERROR_RESPONSE_TAG => Err(WalError::from_stream(ServerError::from_fields(body), &self.options.publication)),
             tag => Err(WalError::protocol(format!("message {tag:#04x} within the stream"), &self.endpoint)),
         }
     }
