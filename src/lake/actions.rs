@@ -30,6 +30,15 @@ pub(super) struct Line {
     pub(super) commit_info: Option<CommitInfo>,
 }
 
+impl Line {
+    /// None for a line that says nothing of interest here, as most rows of a checkpoint do.
+    pub(super) fn if_any(self) -> Option<Self> {
+        let empty =
+            self.protocol.is_none() && self.meta_data.is_none() && self.txn.is_none() && self.commit_info.is_none();
+        if empty { None } else { Some(self) }
+    }
+}
+
 /// `protocol`: what a reader and a writer must understand.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -46,6 +46,10 @@ impl LakeTable {
         if at <= self.recorded {
             return Err(LakeError::AlreadyRecorded { location, recorded: self.recorded, at });
         }
+        if let Some(file) = files.iter().find(|file| file.location != location) {
+            let reason = format!("a file was written for {}", file.location);
+            return Err(LakeError::Batch { location, reason });
+        }
         let position = position_of(at)?;
         self.in_doubt = true;
         let version = self.put_entry(&files, position).await?;

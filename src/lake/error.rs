@@ -307,7 +307,6 @@ impl LakeError {
     pub(super) fn delta(doing: &'static str, location: &str, error: DeltaTableError) -> Self {
         match error {
             DeltaTableError::ObjectStore { source } => Self::store(doing, location, &source),
-            DeltaTableError::NotATable(_) => Self::Missing { location: location.to_owned() },
             other => Self::Log { location: location.to_owned(), reason: one_line_without_queries(&other.to_string()) },
         }
     }
@@ -361,6 +360,15 @@ mod tests {
         ];
         for error in definite {
             assert_eq!(StoreFault::of(&error).retry_class(), RetryClass::Definite, "{error}");
+        }
+        for (kind, expected) in [
+            (io::ErrorKind::ReadOnlyFilesystem, StoreFault::ReadOnly),
+            (io::ErrorKind::PermissionDenied, StoreFault::Denied),
+            (io::ErrorKind::NotADirectory, StoreFault::NotAFolder),
+            (io::ErrorKind::StorageFull, StoreFault::Full),
+        ] {
+            let error = ObjectStoreError::Generic { store: "LocalFileSystem", source: io::Error::from(kind).into() };
+            assert_eq!(StoreFault::of(&error), expected);
         }
         let transient = ObjectStoreError::Generic { store: "S3", source: source() };
         assert_eq!(StoreFault::of(&transient).retry_class(), RetryClass::Transient);

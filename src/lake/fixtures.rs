@@ -182,8 +182,9 @@ impl Lake {
 }
 
 /// A file that is named in a commit without being there: the log does not look.
-pub(super) fn imaginary_file(number: u32) -> StagedFile {
+pub(super) fn imaginary_file(lake: &Lake, number: u32) -> StagedFile {
     StagedFile {
+        location: format!("{}/{PATH}", lake.location),
         path: format!("{}/part-{number:05}.zstd.parquet", day(1).path()),
         partition: day(1),
         size_bytes: 10,

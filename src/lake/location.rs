@@ -56,7 +56,8 @@ impl LakeLocation {
         Ok(Self { url: as_folder(url), options, store: None })
     }
 
-    /// A location on a store that the caller made; `store` is rooted where `url`'s path begins.
+    /// A location on a store that the caller made; `store` is rooted at the root of the bucket or file
+    /// system, and `url` names the folder in it.
     pub fn with_store(url: &Url, store: ObjectStoreRef) -> Self {
         Self { url: as_folder(url), options: HashMap::new(), store: Some(store) }
     }

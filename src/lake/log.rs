@@ -2,14 +2,12 @@
 //! entry after it (Delta protocol, "Delta Log Entries" and "Checkpoints").
 
 use super::actions::{Line, Metadata, Protocol};
+use super::checkpoint_reader::{CheckpointError, checkpoint_lines};
 use super::error::LakeError;
 use bytes::Bytes;
-use deltalake::arrow::json::LineDelimitedWriter;
 use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectMeta, ObjectStoreExt};
 use deltalake::logstore::{ObjectStoreRef, commit_uri_from_version};
-use deltalake::parquet::arrow::ProjectionMask;
-use deltalake::parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -51,7 +49,8 @@ impl Log {
         let Some(latest) = listing.latest() else { return Ok(None) };
         let mut folded = Folded::default();
         let mut next = 0;
-        if let Some((version, parts)) = &listing.checkpoint {
+        let checkpoint = listing.checkpoint.as_ref().map(|(version, _)| *version);
+        if let Some((version, parts)) = listing.checkpoint {
             for part in parts {
                 self.fold_checkpoint(part, &mut folded).await?;
             }
@@ -70,7 +69,6 @@ impl Log {
         let (Some(protocol), Some(metadata)) = (folded.protocol, folded.metadata) else {
             return Err(self.broken("it has no protocol or no metaData".to_owned()));
         };
-        let checkpoint = listing.checkpoint.map(|(version, _)| version);
         Ok(Some(LogState { version: latest, checkpoint, protocol, metadata, transactions: folded.transactions }))
     }
 
@@ -110,26 +108,21 @@ impl Log {
         let failed = |error: ObjectStoreError| LakeError::store("list the Delta log of", &self.location, &error);
         while let Some(object) = objects.try_next().await.map_err(failed)? {
             if object.location.parts_count() == folder.parts_count() + 1 {
-                listing.note(object.location);
+                listing.note(object);
             }
         }
         listing.choose_checkpoint();
         Ok(listing)
     }
 
-    async fn fold_checkpoint(&self, part: &Path, folded: &mut Folded) -> Result<(), LakeError> {
-        let broken = |error: &dyn std::fmt::Display| self.broken(format!("checkpoint {part}: {error}"));
-        let reader = ParquetObjectReader::new(self.store.clone(), part.clone());
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| broken(&error))?;
-        let mask = ProjectionMask::columns(builder.parquet_schema(), ["protocol", "metaData", "txn"]);
-        let mut batches = builder.with_projection(mask).build().map_err(|error| broken(&error))?;
-        while let Some(batch) = batches.try_next().await.map_err(|error| broken(&error))? {
-            let mut text = Vec::new();
-            let mut writer = LineDelimitedWriter::new(&mut text);
-            writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| broken(&error))?;
-            drop(writer);
-            let lines = serde_json::Deserializer::from_slice(&text).into_iter::<Line>().collect::<Result<Vec<_>, _>>();
-            folded.fold(lines.map_err(|error| broken(&error))?);
+    async fn fold_checkpoint(&self, part: ObjectMeta, folded: &mut Folded) -> Result<(), LakeError> {
+        let name = part.location.filename().unwrap_or_default().to_owned();
+        match checkpoint_lines(self.store.clone(), part).await {
+            Ok(lines) => folded.fold(lines),
+            Err(CheckpointError::Store(error)) => {
+                return Err(LakeError::store("read the Delta log of", &self.location, &error));
+            }
+            Err(CheckpointError::Format(reason)) => return Err(self.broken(format!("{name}: {reason}"))),
         }
         Ok(())
     }
@@ -165,14 +158,14 @@ struct Listing {
     /// Versions with an entry, ascending once chosen.
     commits: Vec<u64>,
     /// Version and number of parts, to the parts that are there.
-    candidates: BTreeMap<(u64, u32), Vec<Path>>,
+    candidates: BTreeMap<(u64, u32), Vec<ObjectMeta>>,
     /// The newest complete checkpoint.
-    checkpoint: Option<(u64, Vec<Path>)>,
+    checkpoint: Option<(u64, Vec<ObjectMeta>)>,
 }
 
 impl Listing {
-    fn note(&mut self, path: Path) {
-        let Some(name) = path.filename() else { return };
+    fn note(&mut self, object: ObjectMeta) {
+        let Some(name) = object.location.filename() else { return };
         let parts: Vec<&str> = name.split('.').collect();
         let number = |text: &str, digits: usize| {
             let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -181,11 +174,11 @@ impl Listing {
         let Some(version) = parts.first().and_then(|text| number(text, 20)) else { return };
         match parts.as_slice() {
             [_, "json"] => self.commits.push(version),
-            [_, "checkpoint", "parquet"] => self.candidates.entry((version, 1)).or_default().push(path),
+            [_, "checkpoint", "parquet"] => self.candidates.entry((version, 1)).or_default().push(object),
             [_, "checkpoint", part, of, "parquet"] => {
                 let count = number(of, 10).and_then(|count| u32::try_from(count).ok());
                 if let (Some(_), Some(count)) = (number(part, 10), count) {
-                    self.candidates.entry((version, count)).or_default().push(path);
+                    self.candidates.entry((version, count)).or_default().push(object);
                 }
             }
             _ => {}
@@ -210,11 +203,19 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::DateTime;
 
     fn listing(names: &[&str]) -> Listing {
         let mut listing = Listing::default();
         for name in names {
-            listing.note(Path::from(format!("_delta_log/{name}")));
+            let location = Path::from(format!("_delta_log/{name}"));
+            listing.note(ObjectMeta {
+                location,
+                last_modified: DateTime::UNIX_EPOCH,
+                size: 0,
+                e_tag: None,
+                version: None,
+            });
         }
         listing.choose_checkpoint();
         listing

@@ -27,6 +27,7 @@
 
 mod actions;
 mod checkpoint;
+mod checkpoint_reader;
 mod commit;
 mod days;
 mod encoder;

@@ -5,8 +5,8 @@
 use super::error::LakeError;
 use crate::base::{ColumnType, TableName, TableShape};
 use deltalake::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Every name that a partition column can have, whatever the partitioning: a table may go from months to days.
@@ -30,7 +30,7 @@ pub(super) struct LakeSchema {
 }
 
 /// A field of a struct type as `metaData.schemaString` has it (Delta protocol, "Schema Serialization Format").
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(super) struct DeltaField {
     pub(super) name: String,
     #[serde(rename = "type")]
@@ -41,10 +41,8 @@ pub(super) struct DeltaField {
 }
 
 /// The whole `schemaString`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct DeltaStruct {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
     pub(super) fields: Vec<DeltaField>,
 }
 
@@ -82,9 +80,11 @@ impl LakeSchema {
 
     /// `metaData.schemaString`.
     pub(super) fn schema_string(&self) -> String {
-        let fields = self.fields.clone();
-        let text = serde_json::to_string(&DeltaStruct { kind: "struct".to_owned(), fields });
-        text.unwrap_or_default()
+        let fields = self.fields.iter().map(|field| {
+            let DeltaField { name, data_type, nullable, metadata } = field;
+            json!({ "name": name, "type": data_type, "nullable": nullable, "metadata": metadata })
+        });
+        json!({ "type": "struct", "fields": fields.collect::<Vec<_>>() }).to_string()
     }
 
     /// `delta.dataSkippingStatsColumns`.

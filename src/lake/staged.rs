@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 /// Not Clone: a file is committed at most once.
 #[derive(Debug)]
 pub struct StagedFile {
+    /// The table that it was written for.
+    pub(super) location: String,
     pub(super) path: String,
     pub(super) partition: Partition,
     pub(super) size_bytes: u64,
