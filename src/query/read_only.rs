@@ -2,7 +2,7 @@
 
 use super::error::QueryError;
 use deltalake::datafusion::sql::parser::{DFParserBuilder, Statement};
-use deltalake::datafusion::sql::sqlparser::ast::Statement as Sql;
+use deltalake::datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
 
 /// A statement that reads and does nothing else. Only [`parse`] makes one.
 #[derive(Clone, Debug)]
@@ -27,7 +27,8 @@ pub fn parse(text: &str) -> Result<Vec<ReadStatement>, QueryError> {
         .with_recursion_limit(NESTING_MAX)
         .build()
         .map_err(|error| QueryError::from_datafusion(&error, 0))?;
-    let statements = parser.parse_statements().map_err(|error| QueryError::from_datafusion(&error, 0))?;
+    let statements =
+        parser.parse_statements().map_err(|error| at_the_end(QueryError::from_datafusion(&error, 0), text))?;
     if statements.is_empty() {
         return Err(QueryError::NoStatement);
     }
@@ -38,6 +39,20 @@ pub fn parse(text: &str) -> Result<Vec<ReadStatement>, QueryError> {
             Some(statement) => Err(QueryError::ReadOnly { statement }),
         })
         .collect()
+}
+
+/// Where the text ends too early the parser names no position: it is the end.
+fn at_the_end(error: QueryError, text: &str) -> QueryError {
+    match error {
+        QueryError::Syntax { line: None, message, .. } if message.ends_with("found EOF") => {
+            let text = text.trim_end();
+            let count = |number: usize| u64::try_from(number).ok();
+            let last = text.rsplit('\n').next().unwrap_or_default();
+            let column = count(last.chars().count() + 1);
+            QueryError::Syntax { line: count(text.matches('\n').count() + 1), column, message }
+        }
+        other => other,
+    }
 }
 
 /// The leading words of a statement that does more than read.
@@ -53,8 +68,13 @@ fn refused(statement: &Statement) -> Option<String> {
 
 fn refused_sql(statement: &Sql) -> Option<String> {
     match statement {
-        Sql::Query(_)
-        | Sql::ExplainTable { .. }
+        Sql::Query(query) => match query.body.as_ref() {
+            SetExpr::Insert(write) | SetExpr::Update(write) | SetExpr::Delete(write) | SetExpr::Merge(write) => {
+                Some(leading_words(&write.to_string()))
+            }
+            _ => None,
+        },
+        Sql::ExplainTable { .. }
         | Sql::ShowTables { .. }
         | Sql::ShowColumns { .. }
         | Sql::ShowFunctions { .. }
@@ -111,6 +131,7 @@ mod tests {
             ("RESET datafusion.execution.batch_size", "RESET"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
             ("BEGIN", "BEGIN"),
+            ("WITH x AS (SELECT 1) INSERT INTO security_event SELECT * FROM x", "INSERT INTO"),
             ("EXPLAIN ANALYZE INSERT INTO security_event VALUES (1)", "INSERT INTO"),
             ("EXPLAIN COPY (SELECT 1) TO 'x.csv'", "COPY"),
             ("SELECT 1; DROP TABLE security_event", "DROP TABLE"),
@@ -124,10 +145,11 @@ mod tests {
 
     #[test]
     fn what_is_not_sql_says_where() {
-        let Err(QueryError::Syntax { line, column, .. }) = parse("SELECT 1;\nSELECT FROM WHERE") else {
+        let Err(QueryError::Syntax { line, column, .. }) = parse("SELECT 1;\nSELECT * FORM x") else {
             panic!("accepted");
         };
         assert_eq!((line, column.is_some()), (Some(2), true));
+        assert!(matches!(parse("SELECT 1 +\n  "), Err(QueryError::Syntax { line: Some(1), column: Some(11), .. })));
         assert!(matches!(parse("SELECT 'open"), Err(QueryError::Syntax { line: Some(1), .. })));
         for text in ["", "  \n", ";;", "-- nothing"] {
             assert!(matches!(parse(text), Err(QueryError::NoStatement)), "{text:?}");

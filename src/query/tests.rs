@@ -20,12 +20,12 @@ const DAY: i64 = 86_400_000_000;
 /// 2024-06-01
 const FIRST_DAY: i64 = 1_717_200_000_000_000;
 
-/// Three events a day on 2024-06-01 to 05: the day's first microsecond, noon, and its last microsecond.
-async fn lake() -> (TempDir, DeltaTable) {
+/// The table without a row or a file, as `init` leaves it.
+async fn empty_lake() -> (TempDir, DeltaTable) {
     let folder = TempDir::new().unwrap();
     let string = || DataType::Primitive(PrimitiveType::String);
     let names = ["tenant_id", "user_id", "type", "ip_address", "detail", "year", "month", "day"];
-    let mut table = DeltaTable::try_from_url(ensure_table_uri(folder.path().to_str().unwrap()).unwrap())
+    let table = DeltaTable::try_from_url(ensure_table_uri(folder.path().to_str().unwrap()).unwrap())
         .await
         .unwrap()
         .create()
@@ -34,6 +34,12 @@ async fn lake() -> (TempDir, DeltaTable) {
         .with_partition_columns(["year", "month", "day"])
         .await
         .unwrap();
+    (folder, table)
+}
+
+/// Three events a day on 2024-06-01 to 05: the day's first microsecond, noon, and its last microsecond.
+async fn lake() -> (TempDir, DeltaTable) {
+    let (folder, mut table) = empty_lake().await;
     for day in 0..DAYS {
         table = table.write([events(day)]).with_save_mode(SaveMode::Append).await.unwrap();
     }
@@ -285,6 +291,39 @@ async fn errors_are_one_line_and_help() {
         assert!(message.starts_with(expected), "{sql}: {message}");
         assert!(message.lines().count() == 1 && !message.contains("your-tenant-id"), "{message}");
     }
+}
+
+#[tokio::test]
+async fn an_empty_table_answers_with_no_rows() {
+    let (_folder, table) = empty_lake().await;
+    let engine = engine(&table);
+    let sql =
+        "SELECT COUNT(*) AS n FROM security_event WHERE created_at > '2024-01-01'; SELECT type FROM security_event";
+    assert_eq!(csv(&engine, sql).await, "n\n0\n\ntype\n");
+}
+
+#[tokio::test]
+async fn memory_is_bounded_and_a_sort_beyond_it_spills() {
+    let (_folder, table) = lake().await;
+    let table =
+        QueryTable::new(TableName::new("public", "security_event"), table, "created_at", PartitionBy::Day, Tz::UTC);
+    let spill = TempDir::new().unwrap();
+    let options = QueryOptions {
+        database: None,
+        memory_limit_bytes: 24 << 20,
+        spill_directory: Some(spill.path().to_owned()),
+        threads: 1,
+    };
+    let engine = QueryEngine::open(&[table], &options).unwrap();
+    let sort = "SELECT max(n) AS n FROM (SELECT row_number() OVER (ORDER BY md5(v::text)) AS n \
+        FROM generate_series(1, 400000) AS s(v))";
+    assert_eq!(csv(&engine, sort).await, "n\n400000\n");
+    assert_eq!(csv(&engine, "SELECT COUNT(*) AS n FROM lake.security_event").await, "n\n15\n");
+    let message =
+        refusal(&engine, "SELECT length(string_agg(repeat('x', 1000), '')) FROM generate_series(1, 100000)").await;
+    assert!(message.starts_with("the statement needs more than 24.0 MiB of memory"), "{message}");
+    assert_eq!(std::fs::read_dir(spill.path()).unwrap().count(), 1, "one session folder, emptied when it ends");
+    drop(engine);
 }
 
 /// A pipe whose reader left.

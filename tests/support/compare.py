@@ -112,7 +112,7 @@ def connect(duckdb):
     import duckdb_extension_delta
 
     folder = list(duckdb_extension_delta.__path__)[0]
-    found = glob.glob(os.path.join(folder, "extensions", f"v{duckdb.__version__}", "*", "delta.duckdb_extension"))
+    found = glob.glob(os.path.join(folder, "extensions", f"v{duckdb.__version__}", "**", "delta.duckdb_extension"), recursive=True)
     if not found:
         raise Usage(f"no delta extension for duckdb {duckdb.__version__} below {folder}")
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
@@ -145,7 +145,7 @@ def load(connection, options, columns):
         f"""CREATE TEMP TABLE expected AS SELECT * FROM read_csv({literal(options.export)},
             columns = {{{names}}}, auto_detect = false, header = {str(options.header).lower()}, delim = ',', quote = '"',
             escape = '"', nullstr = '', allow_quoted_nulls = false, new_line = '\\n', strict_mode = true,
-            max_line_size = 1073741824, buffer_size = 2147483648, parallel = false, encoding = 'utf-8')"""
+            max_line_size = 67108864, parallel = false, encoding = 'utf-8')"""
     )
     texts = ", ".join(f"{column.as_server_text()} AS {quoted(column.name)}" for column in columns)
     # The aliases must not shadow the columns that the partition's date is made of.
@@ -310,6 +310,9 @@ def main():
     except Usage as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2
+    except duckdb.ConversionException:
+        print("unreadable: a value does not have its column's type")
+        return 1
     except duckdb.Error as error:
         # DuckDB quotes lines of the export in its messages: the first line says what, the others show values.
         print(f"unreadable: {str(error).splitlines()[0]}")
