@@ -140,7 +140,7 @@ impl Cluster {
         loop {
             if let Some(status) = postmaster.ended() {
                 let message = last_complaint(&log, log_before_bytes).unwrap_or(status);
-                return Err(DemoError::Server { what: "ended while it started", message, log });
+                return Err(DemoError::Server { what: "ended while it started", message });
             }
             match Connection::open(&self.socket_url("postgres")).await {
                 Ok(_) => break,
