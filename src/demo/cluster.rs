@@ -145,11 +145,7 @@ impl Cluster {
             match Connection::open(&self.socket_url("postgres")).await {
                 Ok(_) => break,
                 Err(error) if Instant::now() > deadline => {
-                    return Err(DemoError::Server {
-                        what: "does not take connections",
-                        message: error.to_string(),
-                        log,
-                    });
+                    return Err(DemoError::Server { what: "does not take connections", message: error.to_string() });
                 }
                 Err(_) => tokio::time::sleep(READY_POLL_INTERVAL).await,
             }

@@ -308,13 +308,16 @@ pub(super) async fn stay(
     let mut generator =
         Generator::new(GeneratorOptions::with_seed(seed.rotate_left(32) ^ u64::from(std::process::id())));
     let (stop, inserted) = (Cell::new(false), Cell::new(Written::default()));
-    let watching = async {
-        loop {
-            follower.check()?;
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-    };
-    tokio::try_join!(insert_until(&url, &mut generator, &stop, &inserted), watching).map(|((), ())| ())
+    tokio::try_join!(insert_until(&url, &mut generator, &stop, &inserted), watch(follower))?;
+    Ok(())
+}
+
+/// Returns only when the pipeline has ended.
+async fn watch(follower: &mut Follower) -> Result<(), DemoError> {
+    loop {
+        follower.check()?;
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// Inserts at [`LIVE_RATE`] until told to stop.

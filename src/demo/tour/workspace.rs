@@ -128,8 +128,15 @@ fn remove(path: &Path) -> Result<(), DemoError> {
 /// What lies in the lake.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// Files and bytes of each folder that holds files, by its path below the lake.
-    folders: BTreeMap<PathBuf, (u64, u64)>,
+    /// Each folder that holds files, by its path below the lake.
+    folders: BTreeMap<PathBuf, Size>,
+}
+
+/// What a folder holds itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    files: u64,
+    bytes: u64,
 }
 
 /// A walk goes no deeper than table, year, month, day, file.
@@ -151,22 +158,22 @@ impl Tree {
             if metadata.is_dir() && depth < DEPTH_MAX {
                 self.walk(&entry.path(), &below.join(entry.file_name()), depth + 1)?;
             } else {
-                let (files, bytes) = self.folders.entry(below.to_owned()).or_default();
-                *files += 1;
-                *bytes += metadata.len();
+                let size = self.folders.entry(below.to_owned()).or_default();
+                size.files += 1;
+                size.bytes += metadata.len();
             }
         }
         Ok(())
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.folders.values().map(|(_, bytes)| bytes).sum()
+        self.folders.values().map(|size| size.bytes).sum()
     }
 
     /// The tree with most of its days left out.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut tables: BTreeMap<&Path, Vec<(&Path, (u64, u64))>> = BTreeMap::new();
+        let mut tables: BTreeMap<&Path, Vec<(&Path, Size)>> = BTreeMap::new();
         for (path, &size) in &self.folders {
             let table = path.iter().next().map_or(Path::new(""), Path::new);
             tables.entry(table).or_default().push((path.strip_prefix(table).unwrap_or(path), size));
@@ -175,7 +182,7 @@ impl Tree {
             lines.push(format!("{}/", table.display()));
             let (log, days): (Vec<_>, Vec<_>) =
                 folders.into_iter().partition(|(path, _)| path.starts_with("_delta_log"));
-            let shown = |(path, (files, bytes)): &(&Path, (u64, u64))| {
+            let shown = |(path, Size { files, bytes }): &(&Path, Size)| {
                 let plural = if *files == 1 { "file" } else { "files" };
                 format!("  {}/   {} {plural}, {}", path.display(), grouped(*files), mebibytes(*bytes))
             };
