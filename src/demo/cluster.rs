@@ -140,16 +140,12 @@ impl Cluster {
         loop {
             if let Some(status) = postmaster.ended() {
                 let message = last_complaint(&log, log_before_bytes).unwrap_or(status);
-                return Err(DemoError::Server { what: "ended while it started", message, log });
+                return Err(DemoError::Server { what: "ended while it started", message });
             }
             match Connection::open(&self.socket_url("postgres")).await {
                 Ok(_) => break,
                 Err(error) if Instant::now() > deadline => {
-                    return Err(DemoError::Server {
-                        what: "does not take connections",
-                        message: error.to_string(),
-                        log,
-                    });
+                    return Err(DemoError::Server { what: "does not take connections", message: error.to_string() });
                 }
                 Err(_) => tokio::time::sleep(READY_POLL_INTERVAL).await,
             }

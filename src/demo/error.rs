@@ -34,14 +34,12 @@ pub enum DemoError {
         message: String,
     },
     /// PostgreSQL ended by itself, or never took a connection.
-    #[error("PostgreSQL {what}: {message}; its log is {}", log.display())]
+    #[error("PostgreSQL {what}: {message}")]
     Server {
         /// What it did.
         what: &'static str,
         /// The last line that explains it.
         message: String,
-        /// The whole log.
-        log: PathBuf,
     },
     /// A statement or a connection of the demo's own failed.
     #[error("PostgreSQL refused to {action}: {message}")]

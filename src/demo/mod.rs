@@ -21,6 +21,7 @@ pub mod load;
 mod postmaster;
 mod server;
 mod signal;
+pub mod tour;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use connection::Connection;

@@ -68,7 +68,12 @@ pub(super) fn compact_detail(random: &mut Random, subject: &Subject<'_>) -> Stri
     json.push_str("{\"action\": ");
     push_string(&mut json, subject.event_type);
     let _ = write!(json, ", \"request_id\": \"{:016x}{:016x}\"", random.next(), random.next());
-    let _ = write!(json, ", \"resource\": \"/v1/me\", \"status\": {}, \"session\": \"{}\"}}", random.between(200, 504), random.uuid());
+    let _ = write!(
+        json,
+        ", \"resource\": \"/v1/me\", \"status\": {}, \"session\": \"{}\"}}",
+        random.between(200, 504),
+        random.uuid()
+    );
     json
 }
 
