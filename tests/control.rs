@@ -1,5 +1,7 @@
 //! The control plane against a real PostgreSQL 15: what the catalogs say, and what `init`'s SQL grants, and nothing more.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use lakebed::base::{ColumnType, PartitionBy, TableName};
 use lakebed::source::{
     self, BoundAlignment, Installation, LeafBound, ReplicaIdentity, SourceError, TableFacts, TableRules,

@@ -19,7 +19,7 @@ use tokio_postgres::Client;
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// Connect as owner or administrator for the SQL; the database is the pipeline's [default: the pipeline's own URL]
     #[arg(long, value_name = "URL", env = "LAKEBED_ADMIN_URL", hide_env_values = true)]
     admin_url: Option<String>,
@@ -35,7 +35,7 @@ pub struct InitArgs {
 }
 
 /// Installs what is missing. Exit code 0 also when there was nothing to do.
-pub async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let login = Settings::from_url(&pipeline.source.url)?;
     let admin = match &args.admin_url {
         Some(url) => Settings::from_url(url).context("--admin-url")?.with_database(login.database()),
@@ -162,10 +162,13 @@ impl Cron {
             None => None,
         };
         let Some(partman) = partman else {
-            bail!("pg_partman is not in database {database}, so there is no maintenance to schedule: leave --cron-url out");
+            bail!(
+                "pg_partman is not in database {database}, so there is no maintenance to schedule: leave --cron-url out"
+            );
         };
         let step = source::plan_cron(&jobs, database, &partman.schema)?;
-        let mut users: Vec<String> = jobs.iter().filter(|job| source::runs_maintenance(job)).map(|job| job.user.clone()).collect();
+        let mut users: Vec<String> =
+            jobs.iter().filter(|job| source::runs_maintenance(job)).map(|job| job.user.clone()).collect();
         if !step.present {
             users.push(settings.user().to_owned());
         }

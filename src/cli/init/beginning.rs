@@ -114,7 +114,10 @@ impl LakeSide {
             let what = format!("lake table {}/{}", self.location, entry.path);
             let done = match (entry.recorded, beginning) {
                 (None, _) => {
-                    LakeTable::create(&self.location, &entry.path, &entry.shape, &entry.progress, at).await?.close().await;
+                    LakeTable::create(&self.location, &entry.path, &entry.shape, &entry.progress, at)
+                        .await?
+                        .close()
+                        .await;
                     line(Done::Now, &format!("{what}, from {at}"))
                 }
                 (Some(recorded), Beginning::NewSlot) => {
