@@ -26,7 +26,6 @@ pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &st
     };
     let place = format!("UPDATE {}.part_config SET", quote_identifier(&partman.schema));
     let only = format!("WHERE parent_table = {}", quote_literal(&table.to_string()));
-    let before = findings.errors();
     for (what, change) in deviations(&config, archive, &facts.shape.columns[..], facts.shape.partition_column) {
         findings.warning(AREA, format!("{table}: {what}"), format!("{place} {change} {only}"));
     }
