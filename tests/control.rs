@@ -1,5 +1,7 @@
 //! The control plane against a real PostgreSQL 15: what the catalogs say, and what `init`'s SQL grants, and nothing more.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use lakebed::base::{ColumnType, PartitionBy, TableName};
 use lakebed::source::{
     self, BoundAlignment, Installation, LeafBound, ReplicaIdentity, SourceError, TableFacts, TableRules,
@@ -267,11 +269,16 @@ async fn publications_slots_and_settings_are_read_whole() {
     let facts = source::server(&client).await.unwrap();
     assert_eq!((facts.version / 10_000, facts.wal_level.as_str(), facts.in_recovery), (15, "logical", false));
     assert_eq!((facts.replication_slots_used, facts.slot_wal_keep_bytes, facts.user.as_str()), (2, None, "postgres"));
+    let marker = source::emit_message(&client, "lakebed", "marker").await.unwrap();
+    assert!(
+        source::server(&client).await.unwrap().wal_position >= marker,
+        "flushed at once, so that an idle server sends it"
+    );
     assert!(facts.wal_position >= slot.confirmed.unwrap() && facts.system_identifier.parse::<u64>().is_ok());
 }
 
 const PARTMAN: &str = "
-    CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman; CREATE EXTENSION pg_cron;
+    CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman; CREATE EXTENSION pg_cron SCHEMA pg_catalog;
     CREATE SCHEMA archive;
     CREATE TABLE archive.security_event_p2025_12_31 (LIKE public.security_event INCLUDING ALL);
     CREATE TABLE archive.security_event_p2025_12_30 (id int8);
@@ -354,7 +361,7 @@ async fn refused(pipeline: &Client) {
         "CREATE SCHEMA mine",
         "CREATE ROLE mine",
         "ALTER TABLE public.security_event DETACH PARTITION public.later",
-        "LOCK public.security_event IN SHARE MODE",
+        "DO $$ BEGIN LOCK public.security_event IN SHARE MODE; END $$",
         "SELECT * FROM archive.config",
         "SELECT * FROM public.keyless",
         "ALTER PUBLICATION \"Lake\" ADD TABLE public.dateless",
@@ -374,7 +381,10 @@ async fn an_existing_login_only_gets_what_it_lacks() {
     let mut server = Server::start();
     let client = server.admin().await;
     client.batch_execute(TABLES).await.unwrap();
-    client.batch_execute("CREATE ROLE lakebed NOLOGIN PASSWORD 'kept'; CREATE EXTENSION pg_cron").await.unwrap();
+    client
+        .batch_execute("CREATE ROLE lakebed NOLOGIN PASSWORD 'kept'; CREATE EXTENSION pg_cron SCHEMA pg_catalog")
+        .await
+        .unwrap();
     const PASSWORD: &str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = 'lakebed'";
     let before: String = client.query_one(PASSWORD, &[]).await.unwrap().get(0);
     let tables = [source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap()];

@@ -207,6 +207,6 @@ async fn wait_for_slot(client: &Client, pipeline: &Pipeline, settings: &Settings
 /// an idle server never sends the last bytes that `pg_current_wal_insert_lsn` names.
 async fn emit_marker(client: &Client) -> Result<Marker, PipelineError> {
     let content = uuid::Uuid::new_v4().to_string();
-    source::emit_message(client, MARKER_PREFIX, &content).await?;
+    let _position = source::emit_message(client, MARKER_PREFIX, &content).await?;
     Ok(Marker { prefix: MARKER_PREFIX, content })
 }

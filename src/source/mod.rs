@@ -39,7 +39,7 @@ pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_
 pub use leaves::{Leaf, detached_tables, leaves};
 pub use message::emit_message;
 pub use partman::{PartmanConfig, PartmanFacts, partman};
-pub use publication::{PublicationFacts, PublishedTable, publication};
+pub use publication::{Problem, PublicationFacts, PublishedTable, publication};
 pub use quote::{qualified, quote_identifier, quote_literal};
 pub use read::prepare_session;
 pub use role::{RoleFacts, role, unreadable_tables};

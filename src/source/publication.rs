@@ -1,7 +1,7 @@
 //! The publication: which tables' changes are sent, and whether anything is silently left out.
 
-use super::SourceError;
 use super::read::{field, read};
+use super::{SourceError, qualified, quote_identifier};
 use crate::base::TableName;
 use tokio_postgres::{Client, Row};
 
@@ -14,6 +14,15 @@ pub struct PublishedTable {
     pub has_column_list: bool,
     /// Server 15+: only rows that pass WHERE are sent.
     pub has_row_filter: bool,
+}
+
+/// Something that stands against using a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub what: String,
+    /// The statements that mend it, for the publication's owner.
+    pub remedy: String,
 }
 
 /// A publication as the catalog describes it.
@@ -47,6 +56,42 @@ impl PublicationFacts {
     /// The entry of a table.
     pub fn find(&self, table: &TableName) -> Option<&PublishedTable> {
         self.tables.iter().find(|published| published.table == *table)
+    }
+
+    /// Everything because of which rows or columns of `tables` would be lost without a word, or arrive under another name. A table
+    /// that is not published at all is not among them.
+    pub fn problems(&self, tables: &[TableName]) -> Vec<Problem> {
+        let name = quote_identifier(&self.name);
+        let mut problems = Vec::new();
+        if !self.via_root {
+            problems.push(Problem {
+                what: format!("publication {} sends rows under the names of leaves, not of the root", self.name),
+                remedy: format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"),
+            });
+        }
+        let missing = self.missing_operations();
+        if !missing.is_empty() {
+            problems.push(Problem {
+                what: format!("publication {} does not send {}", self.name, missing.join(", ")),
+                remedy: format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
+            });
+        }
+        for published in tables.iter().filter_map(|table| self.find(table)) {
+            let cut = match (published.has_column_list, published.has_row_filter) {
+                (false, false) => continue,
+                (true, false) => "only listed columns",
+                (false, true) => "only filtered rows",
+                (true, true) => "only listed columns and filtered rows",
+            };
+            let target = qualified(&published.table);
+            problems.push(Problem {
+                what: format!("publication {} sends {cut} of {}", self.name, published.table),
+                remedy: format!(
+                    "ALTER PUBLICATION {name} DROP TABLE {target}; ALTER PUBLICATION {name} ADD TABLE {target}"
+                ),
+            });
+        }
+        problems
     }
 
     /// The operations that are not sent.

@@ -1,0 +1,146 @@
+//! pg_partman's configuration against the archive guide, and the cron job that runs it.
+
+use super::finding::{Area, Findings};
+use crate::connect::{self, Settings};
+use crate::source::{self, PartmanConfig, TableFacts, quote_identifier, quote_literal};
+use tokio_postgres::Client;
+
+pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &str, facts: &TableFacts) {
+    const AREA: Area = Area::Partman;
+    let table = &facts.shape.table;
+    if facts.partitioning.is_none() {
+        return;
+    }
+    let partman = match source::partman(client, table).await {
+        Ok(partman) => partman,
+        Err(error) => return findings.failed(AREA, &error),
+    };
+    let Some(partman) = partman else {
+        let remedy = "CREATE EXTENSION pg_partman, or make and detach the partitions of the table by other means";
+        return findings.warning(AREA, "pg_partman is not installed in this database", remedy);
+    };
+    let Some(config) = partman.config else {
+        let remedy =
+            format!("set it up with {}.create_parent, as in the archive guide", quote_identifier(&partman.schema));
+        return findings.warning(AREA, format!("pg_partman {} does not manage {table}", partman.version), remedy);
+    };
+    let place = format!("UPDATE {}.part_config SET", quote_identifier(&partman.schema));
+    let only = format!("WHERE parent_table = {}", quote_literal(&table.to_string()));
+    for (what, change) in deviations(&config, archive, &facts.shape.columns[..], facts.shape.partition_column) {
+        findings.warning(AREA, format!("{table}: {what}"), format!("{place} {change} {only}"));
+    }
+    if findings.errors() == before {
+        let retention = config.retention.as_deref().unwrap_or("for ever");
+        let PartmanConfig { interval, premake, .. } = &config;
+        let version = &partman.version;
+        findings
+            .ok(AREA, format!("pg_partman {version} cuts {table} by {interval}, {premake} ahead, keeps {retention}"));
+    }
+}
+
+/// Where the configuration differs from the guide: what is wrong, and the assignment that mends it.
+fn deviations(
+    config: &PartmanConfig,
+    archive: &str,
+    columns: &[crate::base::SourceColumn],
+    partition_column: usize,
+) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    if let Some(column) = columns.get(partition_column)
+        && column.name != config.control
+    {
+        let what = format!("partman cuts by {}, the pipeline by {}", config.control, column.name);
+        found.push((what, format!("control = {}", quote_literal(&column.name))));
+    }
+    match (&config.retention, config.retention_keep_table, config.retention_schema.as_deref()) {
+        (None, _, _) => found.push((
+            "no retention: old partitions are never moved to the archive".into(),
+            format!(
+                "retention = '90 days', retention_keep_table = true, retention_schema = {}",
+                quote_literal(archive)
+            ),
+        )),
+        (Some(_), _, Some(schema)) if schema == archive => {}
+        (Some(_), false, None) => found.push((
+            "partman drops old partitions before anything was proved".into(),
+            format!("retention_keep_table = true, retention_schema = {}", quote_literal(archive)),
+        )),
+        (Some(_), _, _) => found.push((
+            format!("old partitions do not go to schema {archive}"),
+            format!("retention_keep_table = true, retention_schema = {}", quote_literal(archive)),
+        )),
+    }
+    if config.premake < 1 {
+        found.push(("no partition is made ahead".into(), "premake = 3".into()));
+    }
+    if !config.infinite_time_partitions {
+        let what =
+            "no new partitions once rows stop for longer than premake: late rows then go to the default partition";
+        found.push((what.into(), "infinite_time_partitions = true".into()));
+    }
+    found
+}
+
+pub(super) async fn check_cron(findings: &mut Findings, url: &str, database: &str) {
+    const AREA: Area = Area::Cron;
+    let jobs = async {
+        let connection = connect::control(&Settings::from_url(url)?).await?;
+        source::prepare_session(connection.client()).await?;
+        Ok::<_, anyhow::Error>(source::cron_jobs(connection.client(), database).await?)
+    };
+    let jobs = match jobs.await {
+        Ok(jobs) => jobs,
+        Err(error) => return findings.error(AREA, format!("{error:#}"), "let --cron-url name the database of pg_cron"),
+    };
+    match jobs.iter().find(|job| source::runs_maintenance(job)) {
+        Some(job) if job.active => {
+            findings.ok(AREA, format!("partman's maintenance runs at {:?} as {}", job.schedule, job.user));
+        }
+        Some(job) => {
+            let name = job.name.as_deref().unwrap_or("");
+            let remedy =
+                "SELECT cron.alter_job(jobid, active := true) FROM cron.job WHERE command ILIKE '%run_maintenance%'";
+            findings.warning(AREA, format!("job {name} runs partman's maintenance, but it is not active"), remedy);
+        }
+        None => findings.warning(
+            AREA,
+            format!("no job runs partman's maintenance for database {database}"),
+            "lakebed init --cron-url …, or schedule run_maintenance_proc() by other means",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ColumnType, SourceColumn};
+
+    #[test]
+    fn the_guides_settings_have_no_deviation_and_others_name_the_change() {
+        let column = SourceColumn {
+            name: "created_at".into(),
+            type_oid: 1114,
+            type_modifier: -1,
+            column_type: ColumnType::Timestamp,
+            nullable: false,
+        };
+        let guide = PartmanConfig {
+            control: "created_at".into(),
+            interval: "1 day".into(),
+            premake: 90,
+            retention: Some("90 days".into()),
+            retention_schema: Some("archive".into()),
+            retention_keep_table: true,
+            infinite_time_partitions: true,
+        };
+        let found = |config: &PartmanConfig| -> Vec<String> {
+            let deviations = deviations(config, "archive", std::slice::from_ref(&column), 0);
+            deviations.into_iter().map(|(_, change)| change).collect()
+        };
+        assert!(found(&guide).is_empty());
+        let drops = PartmanConfig { retention_schema: None, retention_keep_table: false, ..guide.clone() };
+        assert_eq!(found(&drops), ["retention_keep_table = true, retention_schema = 'archive'"]);
+        let other = PartmanConfig { control: "at".into(), premake: 0, infinite_time_partitions: false, ..guide };
+        assert_eq!(found(&other), ["control = 'created_at'", "premake = 3", "infinite_time_partitions = true"]);
+    }
+}

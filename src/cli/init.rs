@@ -1,0 +1,237 @@
+//! `lakebed init`: install roles, grants, publication, slot and lake tables.
+//!
+//! The order is: look at everything and refuse what cannot end well, then SQL as owner or administrator in one transaction, then the
+//! slot through the pipeline's **own** login, which proves login, `pg_hba.conf` and REPLICATION, then the lake tables, whose
+//! first record is the slot's consistent point. A second run finds everything there and says so (W2: a slot is created here
+//! and nowhere else; what would leave a gap is refused unless `--from-now` accepts it).
+
+mod beginning;
+
+use self::beginning::{Beginning, LakeSide};
+use super::Exit;
+use crate::base::{TableName, TableShape};
+use crate::config::Pipeline;
+use crate::connect::{self, ControlConnection, Settings};
+use crate::source::{self, Installation, Step, TableFacts, TableRules};
+use anyhow::{Context, bail, ensure};
+use std::io::Write;
+use tokio_postgres::Client;
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub(super) struct InitArgs {
+    /// Connect as owner or administrator for the SQL; the database is the pipeline's [default: the pipeline's own URL]
+    #[arg(long, value_name = "URL", env = "LAKEBED_ADMIN_URL", hide_env_values = true)]
+    admin_url: Option<String>,
+    /// The database where pg_cron lives; registers partman's nightly maintenance if no job runs it
+    #[arg(long, value_name = "URL", env = "LAKEBED_CRON_URL", hide_env_values = true)]
+    cron_url: Option<String>,
+    /// Begin with what is committed from now on: rows that exist already, or that a lost slot missed, are not copied
+    #[arg(long)]
+    from_now: bool,
+    /// Print the SQL that would be run, for psql and without the password, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Installs what is missing. Exit code 0 also when there was nothing to do.
+pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+    let login = Settings::from_url(&pipeline.source.url)?;
+    let admin = match &args.admin_url {
+        Some(url) => Settings::from_url(url).context("--admin-url")?.with_database(login.database()),
+        None => login.clone(),
+    };
+    let control = connect::control(&admin).await.with_context(|| init_needs_a_login(args))?;
+    let client = control.client();
+    source::prepare_session(client).await?;
+    let server = source::server(client).await?;
+    refuse_server(&server)?;
+    let tables = look_at_tables(client, pipeline).await?;
+    let cron = Cron::look(args, client, &tables, login.database()).await?;
+    let lake = LakeSide::look(pipeline, &tables, &server.system_identifier, !args.dry_run).await?;
+    let beginning = Beginning::decide(client, pipeline, &server, &tables, &lake, args.from_now).await?;
+
+    let maintenance_users = cron.as_ref().map(|cron| cron.users.clone()).unwrap_or_default();
+    let wanted = Installation {
+        login: login.user(),
+        archive: &pipeline.archive.schema,
+        publication: &pipeline.source.publication,
+        tables: &tables,
+        maintenance_users: &maintenance_users,
+    };
+    let steps = source::plan(client, &wanted).await?;
+    if args.dry_run {
+        let cron_step = cron.as_ref().map(|cron| &cron.step);
+        print(&dry_run_text(&steps, cron_step, &beginning, pipeline, &lake))?;
+        return Ok(Exit::Done);
+    }
+    let verifier = login.password().map(|password| source::scram_verifier(password.expose()));
+    source::apply(client, &wanted, verifier.as_deref()).await?;
+    for step in &steps {
+        print(&step_line(step))?;
+    }
+    if let Some(cron) = &cron {
+        source::apply_cron(cron.connection.client(), &cron.step).await?;
+        print(&step_line(&cron.step))?;
+    }
+    for line in lake.begin(&beginning, &login, pipeline, &server.system_identifier).await? {
+        print(&line)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Without --admin-url the pipeline's own login connects, which on a new server does not exist yet.
+fn init_needs_a_login(args: &InitArgs) -> &'static str {
+    if args.admin_url.is_some() {
+        "cannot connect with --admin-url"
+    } else {
+        "cannot connect as the pipeline's own login (name the owner or an administrator with --admin-url, who creates it)"
+    }
+}
+
+fn refuse_server(server: &source::ServerFacts) -> anyhow::Result<()> {
+    ensure!(
+        server.version >= 140_000,
+        "the server runs PostgreSQL {}; lakebed needs 14 or newer: upgrade the server",
+        server.version_text()
+    );
+    ensure!(
+        server.wal_level == "logical",
+        "wal_level is {}, and logical replication needs logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server",
+        server.wal_level
+    );
+    ensure!(!server.in_recovery, "the server is a standby, where nothing can be installed: connect to the primary");
+    Ok(())
+}
+
+async fn look_at_tables(client: &Client, pipeline: &Pipeline) -> anyhow::Result<Vec<TableFacts>> {
+    let publication = source::publication(client, &pipeline.source.publication).await?;
+    if let Some(publication) = &publication {
+        let names: Vec<TableName> = pipeline.tables.iter().map(|table| table.name.clone()).collect();
+        if let Some(problem) = publication.problems(&names).first() {
+            bail!("{}: {}", problem.what, problem.remedy);
+        }
+    }
+    let generated_published = publication.is_some_and(|publication| publication.generated_stored);
+    let mut tables = Vec::with_capacity(pipeline.tables.len());
+    for section in &pipeline.tables {
+        tables.push(source::table(client, &rules(section), generated_published).await?);
+    }
+    Ok(tables)
+}
+
+/// What the pipeline file says about a table, in the words of `source`.
+pub(super) fn rules(section: &crate::config::TableSection) -> TableRules {
+    TableRules {
+        table: section.name.clone(),
+        partition_column: section.partition_column.clone(),
+        partition_by: section.partition_by,
+        time_zone: section.time_zone,
+    }
+}
+
+/// pg_cron's side, when `--cron-url` is given.
+struct Cron {
+    connection: ControlConnection,
+    step: Step,
+    /// Whoever runs maintenance makes the leaves.
+    users: Vec<String>,
+}
+
+impl Cron {
+    async fn look(
+        args: &InitArgs,
+        client: &Client,
+        tables: &[TableFacts],
+        database: &str,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(url) = &args.cron_url else { return Ok(None) };
+        let settings = Settings::from_url(url).context("--cron-url")?;
+        let connection = connect::control(&settings).await.context("--cron-url")?;
+        source::prepare_session(connection.client()).await?;
+        let jobs = source::cron_jobs(connection.client(), database).await;
+        let jobs = jobs.map_err(|error| match error.is_undefined_object() {
+            true => anyhow::anyhow!(
+                "pg_cron is not in database {}: name the database of cron.database_name with --cron-url",
+                settings.database()
+            ),
+            false => error.into(),
+        })?;
+        let partman = match tables.first() {
+            Some(table) => source::partman(client, &table.shape.table).await?,
+            None => None,
+        };
+        let Some(partman) = partman else {
+            bail!(
+                "pg_partman is not in database {database}, so there is no maintenance to schedule: leave --cron-url out"
+            );
+        };
+        let step = source::plan_cron(&jobs, database, &partman.schema)?;
+        let mut users: Vec<String> =
+            jobs.iter().filter(|job| source::runs_maintenance(job)).map(|job| job.user.clone()).collect();
+        if !step.present {
+            users.push(settings.user().to_owned());
+        }
+        Ok(Some(Self { connection, step, users }))
+    }
+}
+
+fn step_line(step: &Step) -> String {
+    line(if step.present { Done::Already } else { Done::Now }, &step.what)
+}
+
+/// Whether a step had anything to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Now,
+    Already,
+}
+
+fn line(done: Done, what: &str) -> String {
+    let state = if done == Done::Now { "done" } else { "already there" };
+    format!("{state:<14} {what}\n")
+}
+
+/// Ready for psql. What psql cannot do stands in comments.
+fn dry_run_text(
+    steps: &[Step],
+    cron: Option<&Step>,
+    beginning: &Beginning,
+    pipeline: &Pipeline,
+    lake: &LakeSide,
+) -> String {
+    let mut text = String::from("-- lakebed init --dry-run: nothing was changed\nSET search_path = '';\nBEGIN;\n");
+    let part = |text: &mut String, step: &Step| {
+        if step.present {
+            text.push_str(&format!("\n-- already there: {}\n", step.what));
+        } else {
+            text.push_str(&format!("\n-- {}\n{}", step.what, step.sql));
+        }
+    };
+    for step in steps {
+        part(&mut text, step);
+    }
+    text.push_str("\nCOMMIT;\n");
+    if steps.iter().any(|step| !step.present && step.what.starts_with("login ")) {
+        text.push_str("\n-- The login's password is not printed. Set it with psql's \\password.\n");
+    }
+    if let Some(step) = cron {
+        text.push_str("\n-- In the database of pg_cron (--cron-url):\n");
+        part(&mut text, step);
+    }
+    text.push_str(&beginning.dry_run_text(&pipeline.source.slot));
+    text.push_str(&lake.dry_run_text());
+    text
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// The shape's lake table and what is recorded there, or that there is none.
+type Recorded = Option<crate::base::Lsn>;
+
+/// Names for messages: "public.a, public.b".
+fn names<'a>(shapes: impl Iterator<Item = &'a TableShape>) -> String {
+    shapes.map(|shape| shape.table.to_string()).collect::<Vec<_>>().join(", ")
+}
