@@ -1,5 +1,8 @@
 //! Connections against a real PostgreSQL: every way to authenticate, every definite error, and the stream with its feedback.
 
+// Helpers of a test may fail as a test does; clippy's allowance ends at the #[test] functions themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use lakebed::base::{Classify, Lsn, RetryClass};
 use lakebed::connect::{self, ConnectError, Settings};
 use lakebed::wal::{ReplicationConnection, ReplicationStream, StreamOptions, WalError, WalFrame};

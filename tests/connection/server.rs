@@ -8,29 +8,29 @@ use std::sync::OnceLock;
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 
 /// A throw-away cluster; it stops when the last test's process ends, because its starter holds the life line.
-pub struct Server {
-    pub folder: PathBuf,
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) folder: PathBuf,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    pub fn url(&self, user: &str, rest: &str) -> String {
+    pub(crate) fn url(&self, user: &str, rest: &str) -> String {
         format!("postgresql://{user}@127.0.0.1:{}/{rest}", self.port)
     }
 
-    pub fn socket_url(&self, database: &str) -> String {
+    pub(crate) fn socket_url(&self, database: &str) -> String {
         format!("postgresql://postgres@/{database}?host={}&port={}", self.folder.display(), self.port)
     }
 
-    pub fn settings(&self, user: &str, rest: &str) -> Settings {
+    pub(crate) fn settings(&self, user: &str, rest: &str) -> Settings {
         Settings::from_url(&self.url(user, rest)).unwrap()
     }
 
-    pub fn admin(&self) -> Settings {
+    pub(crate) fn admin(&self) -> Settings {
         Settings::from_url(&self.socket_url("postgres")).unwrap()
     }
 
-    pub fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 }
@@ -91,7 +91,7 @@ CREATE PUBLICATION lakebed FOR TABLE event;
 ";
 
 /// The cluster of this test binary.
-pub fn server() -> &'static Server {
+pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let folder = tempfile::Builder::new().prefix("lakebed-connection-").tempdir().unwrap().keep();
