@@ -10,6 +10,9 @@ mod stages;
 mod verbs;
 mod workspace;
 
+#[cfg(test)]
+mod tests;
+
 pub use screen::Screen;
 
 use super::{Cluster, ClusterOptions, DemoError, customer};

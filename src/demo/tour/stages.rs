@@ -210,7 +210,8 @@ impl Stages<'_> {
             self.screen.line(&format!("   > {line}"));
         }
         let begun = Instant::now();
-        let answer = self.verbs.answer("query", &["-c", question]).await?;
+        // With `=`, because the guide's statements begin with a comment, which would look like an option.
+        let answer = self.verbs.answer("query", &[&format!("--command={question}")]).await?;
         for line in answer.lines() {
             self.screen.line(&format!("   {line}"));
         }
