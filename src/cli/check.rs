@@ -69,7 +69,7 @@ async fn source_side(findings: &mut Findings, pipeline: &Pipeline, settings: &Se
     let connection = match connect::control(settings).await {
         Ok(connection) => connection,
         Err(error) => {
-            findings.error(Area::Server, error.to_string(), "mend the connection, then run lakebed check again");
+            findings.not_connected(Area::Server, &error.to_string());
             return None;
         }
     };

@@ -48,7 +48,7 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
     refuse_server(&server)?;
     let tables = look_at_tables(client, pipeline).await?;
     let cron = Cron::look(args, client, &tables, login.database()).await?;
-    let lake = LakeSide::look(pipeline, &tables, &server.system_identifier).await?;
+    let lake = LakeSide::look(pipeline, &tables, &server.system_identifier, !args.dry_run).await?;
     let beginning = Beginning::decide(client, pipeline, &server, &tables, &lake, args.from_now).await?;
 
     let maintenance_users = cron.as_ref().map(|cron| cron.users.clone()).unwrap_or_default();

@@ -65,6 +65,12 @@ impl Findings {
         self.error(area, what, remedy);
     }
 
+    /// An error of the connect room: its message ends with the remedy after the last ": ".
+    pub(super) fn not_connected(&mut self, area: Area, message: &str) {
+        let (what, remedy) = message.rsplit_once(": ").unwrap_or((message, "look into the server's log"));
+        self.error(area, what, remedy);
+    }
+
     pub(super) fn errors(&self) -> usize {
         self.count(Severity::Error)
     }

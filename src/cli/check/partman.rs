@@ -26,17 +26,13 @@ pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &st
     };
     let place = format!("UPDATE {}.part_config SET", quote_identifier(&partman.schema));
     let only = format!("WHERE parent_table = {}", quote_literal(&table.to_string()));
-    let before = findings.errors();
     for (what, change) in deviations(&config, archive, &facts.shape.columns[..], facts.shape.partition_column) {
         findings.warning(AREA, format!("{table}: {what}"), format!("{place} {change} {only}"));
     }
-    if findings.errors() == before {
-        let retention = config.retention.as_deref().unwrap_or("for ever");
-        let PartmanConfig { interval, premake, .. } = &config;
-        let version = &partman.version;
-        findings
-            .ok(AREA, format!("pg_partman {version} cuts {table} by {interval}, {premake} ahead, keeps {retention}"));
-    }
+    let retention = config.retention.as_deref().unwrap_or("for ever");
+    let PartmanConfig { interval, premake, .. } = &config;
+    let version = &partman.version;
+    findings.ok(AREA, format!("pg_partman {version} cuts {table} by {interval}, {premake} ahead, keeps {retention}"));
 }
 
 /// Where the configuration differs from the guide: what is wrong, and the assignment that mends it.

@@ -74,8 +74,8 @@ fn columns(findings: &mut Findings, facts: &TableFacts) {
     }
     let unfit: Vec<&str> =
         facts.shape.columns.iter().map(|column| column.name.as_str()).filter(|name| !fits(name)).collect();
-    if !unfit.is_empty() {
-        let remedy = format!("ALTER TABLE {} RENAME COLUMN {} TO …", qualified(table), quote_identifier(unfit[0]));
+    if let Some(first) = unfit.first() {
+        let remedy = format!("ALTER TABLE {} RENAME COLUMN {} TO …", qualified(table), quote_identifier(first));
         let rule = "only a-z, 0-9 and _, and not year, month or day";
         findings.error(
             AREA,

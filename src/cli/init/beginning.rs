@@ -35,14 +35,18 @@ pub(super) enum Beginning {
 }
 
 impl LakeSide {
-    /// Probes the lake and opens every table that is there: what its name, schema or record forbids is refused now.
+    /// Opens every table that is there: what its name, schema or record forbids is refused now. `probe` also writes to the lake,
+    /// which a dry run may not.
     pub(super) async fn look(
         pipeline: &Pipeline,
         tables: &[TableFacts],
         system_identifier: &str,
+        probe: bool,
     ) -> anyhow::Result<Self> {
         let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
-        location.probe().await?;
+        if probe {
+            location.probe().await?;
+        }
         let mut entries = Vec::with_capacity(tables.len());
         for (section, facts) in pipeline.tables.iter().zip(tables) {
             let progress = Progress {
