@@ -5,7 +5,14 @@
 //! `lakebed run --until-caught-up` into a committed local lake whose rows are counted afterwards. Rounds are interleaved;
 //! medians are printed as a table and as one JSON line.
 
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_precision_loss
+)]
 #![allow(clippy::cast_possible_truncation, clippy::disallowed_methods)]
 
 #[path = "drain/consumer.rs"]
@@ -136,7 +143,10 @@ fn report(options: &Options, socket: &str, runs: &[(Contestant, Run)]) {
         median(runs.iter().filter(|(who, _)| *who == contestant).map(|(_, run)| figure(run)))
     };
     let limit = of(Contestant::ThrowAway, |run| run.wall_seconds);
-    println!("\n{} rows, transactions of {}, {socket}, medians of {}", options.rows, options.transaction_rows, options.rounds);
+    println!(
+        "\n{} rows, transactions of {}, {socket}, medians of {}",
+        options.rows, options.transaction_rows, options.rounds
+    );
     println!("| what | wall s | × throw-away | rows/s | user s | kernel s | peak MiB |");
     println!("|---|---|---|---|---|---|---|");
     let mut json = Vec::new();

@@ -100,8 +100,11 @@ fn the_map_has_no_way_back() {
     let edges = permitted_edges();
     let mut done: BTreeSet<String> = BTreeSet::new();
     while done.len() < edges.len() {
-        let ready: Vec<&String> =
-            edges.iter().filter(|(room, uses)| !done.contains(*room) && uses.is_subset(&done)).map(|(room, _)| room).collect();
+        let ready: Vec<&String> = edges
+            .iter()
+            .filter(|(room, uses)| !done.contains(*room) && uses.is_subset(&done))
+            .map(|(room, _)| room)
+            .collect();
         assert!(!ready.is_empty(), "a cycle among the rooms that are left of {:?}", edges.keys());
         done.extend(ready.into_iter().cloned());
     }

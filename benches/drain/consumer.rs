@@ -172,7 +172,13 @@ fn low_water(stream: &TcpStream, bytes: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open for the whole call, and the option's value is a c_int of the length that is named.
     let result = unsafe {
         let value = (&raw const bytes).cast();
-        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, size_of::<libc::c_int>() as u32)
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            value,
+            size_of::<libc::c_int>() as u32,
+        )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

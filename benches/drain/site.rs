@@ -37,7 +37,9 @@ impl Site {
         let cluster = Cluster::start(ClusterOptions { extra_settings, ..ClusterOptions::default() }).await.unwrap();
         cluster.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await.unwrap();
         cluster.execute(DATABASE, include_str!("tables.sql")).await.unwrap();
-        let confirmed = value(&cluster, &format!("SELECT lsn FROM pg_create_logical_replication_slot('{ORIGIN}', 'pgoutput')")).await;
+        let confirmed =
+            value(&cluster, &format!("SELECT lsn FROM pg_create_logical_replication_slot('{ORIGIN}', 'pgoutput')"))
+                .await;
 
         let (mut client, connection) =
             tokio_postgres::connect(&cluster.socket_url(DATABASE), tokio_postgres::NoTls).await.unwrap();
@@ -52,7 +54,8 @@ impl Site {
         println!("{rows} rows of about {bytes} bytes are behind the slot");
         let end = value(&cluster, "SELECT pg_current_wal_insert_lsn()").await.parse().unwrap();
         cluster.execute(DATABASE, "CREATE TABLE after_the_end (); CHECKPOINT").await.unwrap();
-        let lakebed = std::env::var_os("LAKEBED_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lakebed")), PathBuf::from);
+        let lakebed =
+            std::env::var_os("LAKEBED_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lakebed")), PathBuf::from);
         let (folder, copies) = (TempDir::new().unwrap(), AtomicU32::new(0));
         Self { cluster, lakebed, end, confirmed: confirmed.parse().unwrap(), rows, folder, copies }
     }
@@ -114,7 +117,8 @@ impl Site {
     pub fn assert_all_rows(&self, pipeline: &Path) {
         let sql = "SELECT count(DISTINCT id) AS n FROM security_event";
         let mut command = Command::new(&self.lakebed);
-        let output = command.args(["query", "--format", "csv", "-c", sql, "--pipeline"]).arg(pipeline).output().unwrap();
+        let output =
+            command.args(["query", "--format", "csv", "-c", sql, "--pipeline"]).arg(pipeline).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().nth(1), Some(self.rows.to_string().as_str()), "rows in the lake");
         std::fs::remove_dir_all(pipeline.with_extension("")).unwrap();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Stay up, with the live stream running, until Ctrl-C, and print how to connect
     #[arg(long)]
     keep: bool,
@@ -31,7 +31,7 @@ pub struct DemoArgs {
 }
 
 /// Shows the demo. SIGINT and SIGTERM stop everything that it started.
-pub async fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let options = TourOptions {
         rows: args.rows,

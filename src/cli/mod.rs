@@ -72,7 +72,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::anyhow!("cannot start the async runtime: {error}")),
     };
-    match runtime.block_on(dispatch(arguments)) {
+    let ended = runtime.block_on(dispatch(arguments));
+    // A thread that is blocked on a full pipe must not hold up the end.
+    runtime.shutdown_background();
+    match ended {
         Ok(exit) => exit.into(),
         Err(error) => failed(&error),
     }
@@ -103,7 +106,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Verbs that print a report keep standard error for what went wrong.
-const QUIET_LEVELS: &str = "error,lakebed=warn";
+const QUIET_LEVELS: &str = "error,lakebed=warn,buoyant_kernel=off";
 
 /// Help and version go to standard output with code 0; a wrong command line to standard error with code 2.
 fn usage(error: &clap::Error) -> ExitCode {

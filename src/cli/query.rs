@@ -16,9 +16,16 @@ use std::path::PathBuf;
 
 /// Arguments of `lakebed query`.
 #[derive(Debug, clap::Args)]
-pub struct QueryArgs {
+pub(super) struct QueryArgs {
     /// Statements, separated by semicolons
-    #[arg(short = 'c', long, value_name = "SQL", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "SQL",
+        allow_hyphen_values = true,
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
     command: Option<String>,
     /// A file of statements; - reads standard input
     #[arg(short = 'f', long, value_name = "FILE")]
@@ -38,7 +45,7 @@ pub struct QueryArgs {
 }
 
 /// Answers the statements on standard output. Ctrl-C cancels them.
-pub async fn run(args: &QueryArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &QueryArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let statements = parse(&text(args).await?)?;
     let format = if args.json { Format::Json } else { args.format };
     tokio::select! {

@@ -8,14 +8,14 @@ use anyhow::Context;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// End with code 0 as soon as everything committed before the start is durable in the lake
     #[arg(long)]
     until_caught_up: bool,
 }
 
 /// Runs the pipeline. SIGTERM and SIGINT flush, acknowledge and end with code 0; a second one ends at once with code 1.
-pub async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Signalled };
     let mut running = tokio::select! {

@@ -171,7 +171,11 @@ impl Pipeline {
             buffer: check.buffer(&raw.buffer)?,
             archive: check.archive(&raw.archive)?,
             status: StatusSection {
-                listen: check.parsed("[status].listen", raw.status.listen.as_deref().unwrap_or("127.0.0.1:9187"), "must be an address and port such as 127.0.0.1:9187")?,
+                listen: check.parsed(
+                    "[status].listen",
+                    raw.status.listen.as_deref().unwrap_or("127.0.0.1:9187"),
+                    "must be an address and port such as 127.0.0.1:9187",
+                )?,
             },
             query: QuerySection { database: check.database(raw.query.database.as_deref())? },
         })
@@ -229,7 +233,8 @@ impl Checker<'_> {
 
     fn lake(&self, raw: &RawPipeline) -> Result<LakeSection, ConfigError> {
         let text = self.text("[lake].url", &raw.lake.url)?;
-        let rule = "must be a URL: file:///absolute/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
+        let rule =
+            "must be a URL: file:///absolute/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
         let url = Url::parse(&text).map_err(|_| self.error("[lake].url", rule))?;
         let known = matches!(url.scheme(), "file" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss");
         let rooted = if url.scheme() == "file" { url.to_file_path().is_ok() } else { url.host_str().is_some() };
@@ -252,7 +257,10 @@ impl Checker<'_> {
         for (index, entry) in raw.iter().enumerate() {
             let table = self.table(&format!("[[table]] number {}", index + 1), entry)?;
             if !folders.insert(table.lake_path().to_owned()) {
-                let reason = format!("has {} twice: each table needs a folder of its own in the lake; give a second schema its own pipeline file and lake", table.lake_path());
+                let reason = format!(
+                    "has {} twice: each table needs a folder of its own in the lake; give a second schema its own pipeline file and lake",
+                    table.lake_path()
+                );
                 return Err(self.error("[[table]]", reason));
             }
             tables.push(table);
@@ -284,7 +292,8 @@ impl Checker<'_> {
             .filter(|age| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(age))
             .ok_or_else(|| self.error("[buffer].max_age", "must be a duration from 100ms to 1h, such as \"10s\""))?;
         let max_bytes = self.bytes("[buffer].max_bytes", raw.max_bytes.as_deref().unwrap_or("64MiB"))?;
-        let memory_limit_bytes = self.bytes("[buffer].memory_limit", raw.memory_limit.as_deref().unwrap_or("256MiB"))?;
+        let memory_limit_bytes =
+            self.bytes("[buffer].memory_limit", raw.memory_limit.as_deref().unwrap_or("256MiB"))?;
         if max_bytes < MIB {
             return Err(self.error("[buffer].max_bytes", "must be at least 1MiB"));
         }
@@ -316,7 +325,11 @@ impl Checker<'_> {
         let Some(text) = raw else { return Ok(None) };
         let name = self.text("[query].database", text)?;
         let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-        if plain { Ok(Some(name)) } else { Err(self.error("[query].database", "must be lower-case letters, digits and underscores, as in Athena")) }
+        if plain {
+            Ok(Some(name))
+        } else {
+            Err(self.error("[query].database", "must be lower-case letters, digits and underscores, as in Athena"))
+        }
     }
 }
 

@@ -68,7 +68,12 @@ fn a_bad_value_is_named_with_the_rule() {
 fn two_tables_may_not_share_a_folder() {
     let twice = format!("{MINIMAL}\n[[table]]\nname = \"other.security_event\"\npartition_column = \"created_at\"\n");
     assert!(refusal(&twice).contains("security_event twice"));
-    assert!(refusal(&MINIMAL.replace("[[table]]", "[query]").replace("name = ", "#").replace("partition_column", "database")).contains("[[table]]"));
+    assert!(
+        refusal(
+            &MINIMAL.replace("[[table]]", "[query]").replace("name = ", "#").replace("partition_column", "database")
+        )
+        .contains("[[table]]")
+    );
 }
 
 #[test]

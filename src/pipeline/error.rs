@@ -22,15 +22,23 @@ pub enum PipelineError {
     Wal(#[from] WalError),
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error("the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version")]
+    #[error(
+        "the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version"
+    )]
     Decode { at: Lsn, error: DecodeError },
     #[error("{error} (transaction that commits at WAL position {at}; nothing was acknowledged from there on)")]
     Row { at: Lsn, error: BufferError },
-    #[error("the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again")]
+    #[error(
+        "the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again"
+    )]
     Order { at: Lsn, what: &'static str },
-    #[error("{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; nothing was acknowledged from there on: use a version that applies {operation}, or drop the slot and start again with `lakebed init --from-now`")]
+    #[error(
+        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; nothing was acknowledged from there on: use a version that applies {operation}, or drop the slot and start again with `lakebed init --from-now`"
+    )]
     NotInsert { operation: &'static str, table: TableName, at: Lsn },
-    #[error("PostgreSQL at {endpoint} has wal_level = {found}: set wal_level = logical in postgresql.conf and restart the server")]
+    #[error(
+        "PostgreSQL at {endpoint} has wal_level = {found}: set wal_level = logical in postgresql.conf and restart the server"
+    )]
     WalLevel { endpoint: String, found: String },
     #[error("PostgreSQL at {endpoint} is version {found}: lakebed needs 14 or later")]
     ServerVersion { endpoint: String, found: u32 },
@@ -38,7 +46,9 @@ pub enum PipelineError {
     NoPublication { publication: String, database: String },
     #[error("publication \"{publication}\" {problem}: run `lakebed init`, or correct it with ALTER PUBLICATION")]
     PublicationDiffers { publication: String, problem: String },
-    #[error("replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap")]
+    #[error(
+        "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
+    )]
     NoSlot { slot: String, endpoint: String },
     #[error("{problem}")]
     SlotUnusable { problem: String },

@@ -1,10 +1,10 @@
 //! The following stage: WAL frames → transactions → Arrow batches, and the decision when to flush.
 
+use super::PipelineError;
 use super::land::LandCommand;
 use super::limits::{BATCH_BYTES, BATCH_ROWS, Limits};
 use super::routes::Routes;
 use super::transaction::{OpenTransaction, Progress};
-use super::PipelineError;
 use crate::base::Lsn;
 use crate::buffer::TableBuffer;
 use crate::decode::{self, Message, Tuple};
@@ -57,7 +57,9 @@ impl Follow {
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
         let leave = self.follow().await?;
         if self.progress.open.is_some() {
-            tracing::warn!("a transaction was still arriving: it is left to the next start, nothing of it was acknowledged");
+            tracing::warn!(
+                "a transaction was still arriving: it is left to the next start, nothing of it was acknowledged"
+            );
         } else {
             self.flush().await?;
             self.wait_until_durable().await?;
@@ -140,7 +142,12 @@ impl Follow {
                     .is_some_and(|marker| prefix == marker.prefix && content == marker.content.as_bytes()));
             }
             Message::Type { .. } | Message::Origin { .. } => {}
-            _ => return Err(PipelineError::Order { at, what: "a message of protocol 2 or later, which was not asked for" }),
+            _ => {
+                return Err(PipelineError::Order {
+                    at,
+                    what: "a message of protocol 2 or later, which was not asked for",
+                });
+            }
         }
         Ok(false)
     }

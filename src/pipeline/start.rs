@@ -115,10 +115,9 @@ async fn look_at_source(
         return Err(PipelineError::WalLevel { endpoint, found: server.wal_level });
     }
     let name = &pipeline.source.publication;
-    let publication = source::publication(client, name).await?.ok_or_else(|| PipelineError::NoPublication {
-        publication: name.clone(),
-        database: server.database.clone(),
-    })?;
+    let publication = source::publication(client, name)
+        .await?
+        .ok_or_else(|| PipelineError::NoPublication { publication: name.clone(), database: server.database.clone() })?;
     if !publication.via_root {
         let problem = "lacks publish_via_partition_root, so rows would arrive under leaves and be lost".to_owned();
         return Err(PipelineError::PublicationDiffers { publication: name.clone(), problem });
@@ -184,10 +183,9 @@ async fn wait_for_slot(client: &Client, pipeline: &Pipeline, settings: &Settings
     let slot = &pipeline.source.slot;
     let patience = tokio::time::Instant::now() + SLOT_RELEASE_PATIENCE;
     loop {
-        let facts = source::slot(client, slot).await?.ok_or_else(|| PipelineError::NoSlot {
-            slot: slot.clone(),
-            endpoint: settings.endpoint(),
-        })?;
+        let facts = source::slot(client, slot)
+            .await?
+            .ok_or_else(|| PipelineError::NoSlot { slot: slot.clone(), endpoint: settings.endpoint() })?;
         if let Some(problem) = facts.unusable(settings.database()) {
             return Err(PipelineError::SlotUnusable { problem });
         }

@@ -38,7 +38,15 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { open: None, pending: None, rows: 0, bytes: 0, flushed_to: Lsn::ZERO, sent_to: Lsn::ZERO, first_row: None }
+        Self {
+            open: None,
+            pending: None,
+            rows: 0,
+            bytes: 0,
+            flushed_to: Lsn::ZERO,
+            sent_to: Lsn::ZERO,
+            first_row: None,
+        }
     }
 
     /// One row arrived, of so many bytes on the wire.
