@@ -7,12 +7,10 @@ use lakebed::base::{Classify, Lsn, RetryClass};
 use lakebed::connect::{self, ConnectError, Settings};
 use lakebed::wal::{ReplicationConnection, ReplicationStream, StreamOptions, WalError, WalFrame};
 use proxy::{Line, Proxy};
-use server::server;
+use server::Server;
 use std::time::Duration;
 
-#[path = "connection/proxy.rs"]
 mod proxy;
-#[path = "connection/server.rs"]
 mod server;
 
 /// Both sessions, replication and control; what `control` says about the connection.
@@ -37,9 +35,20 @@ async fn refusal(settings: &Settings) -> ConnectError {
     by_wal
 }
 
+/// One server for all of these, because none of them changes it.
 #[tokio::test]
-async fn every_way_to_authenticate_works() {
-    let server = server();
+async fn who_is_let_in_and_how() {
+    let server = Server::with_tls().await;
+    every_way_to_authenticate_works(&server).await;
+    a_password_leaves_in_clear_text_only_over_tls(&server).await;
+    tls_is_verified_as_sslmode_says(&server).await;
+    allow_and_prefer_try_the_other_kind_of_encryption(&server).await;
+    a_client_certificate_is_shown(&server).await;
+    each_refusal_is_one_line_with_its_remedy(&server).await;
+    a_role_without_the_right_cannot_replicate(&server).await;
+}
+
+async fn every_way_to_authenticate_works(server: &Server) {
     let scram = server.settings("scram_role:secret", "postgres?sslmode=disable");
     both(&scram).await.unwrap();
     both(&server.settings("md5_role:secret", "postgres?sslmode=disable")).await.unwrap();
@@ -47,20 +56,17 @@ async fn every_way_to_authenticate_works() {
     both(&server.admin()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_password_leaves_in_clear_text_only_over_tls() {
-    let settings = server().settings("clear_role:secret", "postgres?sslmode=disable");
+async fn a_password_leaves_in_clear_text_only_over_tls(server: &Server) {
+    let settings = server.settings("clear_role:secret", "postgres?sslmode=disable");
     let error = ReplicationConnection::open(&settings).await.unwrap_err();
     assert!(matches!(error, WalError::Connect(ConnectError::Authentication { .. })), "{error}");
     assert!(!error.to_string().contains("secret"));
 }
 
-#[tokio::test]
-async fn tls_is_verified_as_sslmode_says() {
-    let server = server();
+async fn tls_is_verified_as_sslmode_says(server: &Server) {
     let (ca, other) = (server.file("ca.crt"), server.file("other.crt"));
     let at = |rest: String| Settings::from_url(&format!("postgresql://tls_only:secret@{rest}")).unwrap();
-    let port = server.port;
+    let port = server.port();
     let localhost = |rest: &str| at(format!("localhost:{port}/postgres?hostaddr=127.0.0.1&{rest}"));
     both(&localhost(&format!("sslmode=verify-full&sslrootcert={ca}&channel_binding=require"))).await.unwrap();
     both(&at(format!("127.0.0.1:{port}/postgres?sslmode=verify-ca&sslrootcert={ca}"))).await.unwrap();
@@ -82,18 +88,14 @@ async fn tls_is_verified_as_sslmode_says() {
     assert!(matches!(refusal(&binding).await, ConnectError::Authentication { .. }));
 }
 
-#[tokio::test]
-async fn allow_and_prefer_try_the_other_kind_of_encryption() {
-    let server = server();
+async fn allow_and_prefer_try_the_other_kind_of_encryption(server: &Server) {
     both(&server.settings("tls_only:secret", "postgres?sslmode=allow")).await.unwrap();
     both(&server.settings("plain_only:secret", "postgres?sslmode=prefer")).await.unwrap();
     let error = refusal(&server.settings("plain_only:secret", "postgres?sslmode=require")).await;
     assert!(matches!(error, ConnectError::RoleRefused { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn a_client_certificate_is_shown() {
-    let server = server();
+async fn a_client_certificate_is_shown(server: &Server) {
     let with = |key: &str| {
         let files = format!("sslcert={}&sslkey={}", server.file("client.crt"), server.file(key));
         server.settings("certified", &format!("postgres?sslmode=require&{files}"))
@@ -104,10 +106,8 @@ async fn a_client_certificate_is_shown() {
     assert!(matches!(without, ConnectError::RoleRefused { .. }), "{without}");
 }
 
-#[tokio::test]
-async fn each_refusal_is_one_line_with_its_remedy() {
-    let server = server();
-    let place = format!("127.0.0.1:{}", server.port);
+async fn each_refusal_is_one_line_with_its_remedy(server: &Server) {
+    let place = format!("127.0.0.1:{}", server.port());
     let cases = [
         ("scram_role:wrong", "postgres", format!("PostgreSQL at {place} refused the password of role \"scram_role\"")),
         ("md5_role:wrong", "postgres", format!("PostgreSQL at {place} refused the password of role \"md5_role\"")),
@@ -121,6 +121,12 @@ async fn each_refusal_is_one_line_with_its_remedy() {
         let text = error.to_string();
         assert!(text.starts_with(&beginning) && !text.contains('\n') && !text.contains("secret"), "{text}");
     }
+}
+
+async fn a_role_without_the_right_cannot_replicate(server: &Server) {
+    let settings = server.settings("plain_login:secret", "postgres");
+    let error = ReplicationConnection::open(&settings).await.unwrap_err();
+    assert!(matches!(error, WalError::NoReplicationRight { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -146,13 +152,6 @@ async fn a_peer_that_says_nothing_is_given_up() {
         let error = refusal(&Settings::from_url(&url).unwrap()).await;
         assert!(matches!(error, ConnectError::TimedOut { seconds: 1, .. }), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_role_without_the_right_cannot_replicate() {
-    let settings = server().settings("plain_login:secret", "postgres");
-    let error = ReplicationConnection::open(&settings).await.unwrap_err();
-    assert!(matches!(error, WalError::NoReplicationRight { .. }), "{error}");
 }
 
 fn options(slot: &str) -> StreamOptions {
@@ -211,22 +210,12 @@ fn condition_slot(condition: &str) -> String {
     format!("WHERE s.slot_name = '{slot}'")
 }
 
-/// A database of its own, so that tests do not see each other's rows.
-async fn own_database(name: &str) -> Settings {
-    let admin = connect::control(&server().admin()).await.unwrap();
-    admin.client().batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let tables = "CREATE TABLE event (id int8 PRIMARY KEY, body text); CREATE PUBLICATION lakebed FOR TABLE event";
-    let inside = connect::control(&server().admin().with_database(name)).await.unwrap();
-    inside.client().batch_execute(tables).await.unwrap();
-    server().admin().with_database(name)
-}
-
 #[tokio::test]
 async fn rows_stream_over_every_transport_and_feedback_moves_the_slot() {
-    let server = server();
-    let unix = own_database("streaming").await;
-    let tcp = server.settings("scram_role:secret", "streaming?sslmode=disable");
-    let tls = server.settings("scram_role:secret", "streaming?sslmode=require");
+    let server = Server::with_tls().await;
+    let unix = server.admin();
+    let tcp = server.settings("scram_role:secret", "postgres?sslmode=disable");
+    let tls = server.settings("scram_role:secret", "postgres?sslmode=require");
     let control = connect::control(&unix).await.unwrap();
     for (slot, settings) in [("over_unix", &unix), ("over_tcp", &tcp), ("over_tls", &tls)] {
         created(settings, slot).await;
@@ -249,10 +238,11 @@ async fn rows_stream_over_every_transport_and_feedback_moves_the_slot() {
 
 #[tokio::test]
 async fn keepalives_are_answered_while_nobody_reads() {
-    let settings = own_database("unread").await;
+    let server = Server::plain().await;
+    let settings = server.admin();
     let control = connect::control(&settings).await.unwrap();
     created(&settings, "unread").await;
-    let url = format!("{}&options=-c%20wal_sender_timeout%3D2s", server().socket_url("unread"));
+    let url = format!("{}&options=-c%20wal_sender_timeout%3D2s", server.cluster.socket_url("postgres"));
     let impatient = Settings::from_url(&url).unwrap();
     let small = StreamOptions { buffer_bytes: 64 << 10, ..options("unread") };
     let mut stream = started(&impatient, small).await.unwrap();
@@ -272,7 +262,8 @@ async fn keepalives_are_answered_while_nobody_reads() {
 
 #[tokio::test]
 async fn slot_and_publication_errors_name_the_remedy() {
-    let settings = own_database("slots").await;
+    let server = Server::plain().await;
+    let settings = server.admin();
     let error = started(&settings, options("no such slot")).await.unwrap_err();
     assert!(matches!(&error, WalError::SlotMissing { .. }) && error.to_string().contains("lakebed init"), "{error}");
 
@@ -305,7 +296,8 @@ async fn slot_and_publication_errors_name_the_remedy() {
 
 #[tokio::test]
 async fn a_terminated_walsender_is_a_transient_error() {
-    let settings = own_database("terminated").await;
+    let server = Server::plain().await;
+    let settings = server.admin();
     created(&settings, "terminated").await;
     let mut stream = started(&settings, options("terminated")).await.unwrap();
     let control = connect::control(&settings).await.unwrap();
@@ -328,10 +320,11 @@ async fn failure(stream: &mut ReplicationStream) -> WalError {
 
 #[tokio::test]
 async fn a_silent_or_cut_line_is_a_transient_error() {
-    let direct = own_database("lines").await;
+    let server = Server::plain().await;
+    let direct = server.admin();
     created(&direct, "lines").await;
-    let proxy = Proxy::start(server().port).await;
-    let url = format!("postgresql://scram_role:secret@127.0.0.1:{}/lines?sslmode=disable", proxy.port);
+    let proxy = Proxy::start(server.port()).await;
+    let url = format!("postgresql://scram_role:secret@127.0.0.1:{}/postgres?sslmode=disable", proxy.port);
     let settings = Settings::from_url(&url).unwrap();
     let control = connect::control(&direct).await.unwrap();
     for (line, silent) in [(Line::Silent, true), (Line::Cut, false)] {

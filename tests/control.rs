@@ -3,97 +3,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use lakebed::base::{ColumnType, PartitionBy, TableName};
+use lakebed::demo::{Cluster, ClusterOptions, Connection};
 use lakebed::source::{
     self, BoundAlignment, Installation, LeafBound, ReplicaIdentity, SourceError, TableFacts, TableRules,
 };
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tokio::task::JoinSet;
-use tokio_postgres::{Client, Config, NoTls};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio_postgres::Client;
 
-const BINARIES: &str = "/usr/lib/postgresql/15/bin";
-
-/// A throw-away cluster on a Unix socket of its own, so that no port can collide. Stopped and removed on drop.
-struct Server {
-    directory: tempfile::TempDir,
-    drivers: JoinSet<()>,
+/// A throw-away cluster and its superuser's session, prepared as every session of the control plane is.
+async fn cluster() -> (Cluster, Connection) {
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    source::prepare_session(&client).await.unwrap();
+    (cluster, client)
 }
 
-impl Server {
-    fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("lakebed-control-").tempdir().unwrap();
-        let server = Self { directory, drivers: JoinSet::new() };
-        if is_root() {
-            run(Command::new("chown").arg("postgres").arg(server.path()));
-        }
-        let data = server.data();
-        run(as_postgres("initdb").args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "-D"]).arg(&data));
-        let access = "local all postgres trust\nlocal all all scram-sha-256\nlocal replication all scram-sha-256\n";
-        std::fs::write(data.join("pg_hba.conf"), access).unwrap();
-        let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{0}'\nwal_level = logical\nfsync = off\n\
-             shared_preload_libraries = 'pg_cron'\ncron.database_name = 'postgres'\ncron.host = '{0}'\nshared_buffers = 32MB\n",
-            server.path().display()
-        );
-        std::fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
-        let log = server.path().join("log");
-        run(as_postgres("pg_ctl").args(["start", "-w", "-s", "-D"]).arg(&data).arg("-l").arg(log));
-        server
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn data(&self) -> PathBuf {
-        self.path().join("data")
-    }
-
-    async fn connect(&mut self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
-        let mut config = Config::new();
-        config.host_path(self.path()).user(user).dbname(database).password("p'w\\ 秘密");
-        let (client, connection) = config.connect(NoTls).await?;
-        self.drivers.spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(client)
-    }
-
-    async fn admin(&mut self) -> Client {
-        let client = self.connect("postgres", "postgres").await.unwrap();
-        source::prepare_session(&client).await.unwrap();
-        client
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = as_postgres("pg_ctl").args(["stop", "-s", "-m", "immediate", "-D"]).arg(self.data()).output();
-    }
-}
-
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
-}
-
-/// initdb and pg_ctl refuse root.
-fn as_postgres(program: &str) -> Command {
-    let program = Path::new(BINARIES).join(program);
-    let mut command = if is_root() {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.current_dir("/");
-    command
-}
-
-fn run(command: &mut Command) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{command:?}: {stdout}{stderr}");
+/// A session of any login over TCP, where the server insists on the password.
+async fn sign_in(cluster: &Cluster, login: &str, password: &str) -> Connection {
+    let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let (login, password) = (encoded(login), encoded(password));
+    let url = format!("postgresql://{login}:{password}@127.0.0.1:{}/postgres", cluster.port());
+    Connection::open(&url).await.unwrap()
 }
 
 fn rules(schema: &str, name: &str, partition_column: &str) -> TableRules {
@@ -138,8 +68,7 @@ const TABLES: &str = r#"
 
 #[tokio::test]
 async fn shapes_are_what_the_catalog_says() {
-    let mut server = Server::start();
-    let client = server.admin().await;
+    let (_cluster, client) = cluster().await;
     client.batch_execute(TABLES).await.unwrap();
 
     let facts = source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap();
@@ -208,8 +137,7 @@ async fn leaves_and_rows(client: &Client, facts: &TableFacts) {
 
 #[tokio::test]
 async fn what_cannot_be_followed_is_a_definite_error_with_its_remedy() {
-    let mut server = Server::start();
-    let client = server.admin().await;
+    let (_cluster, client) = cluster().await;
     client.batch_execute(TABLES).await.unwrap();
     let message = |error: SourceError| error.to_string();
 
@@ -231,8 +159,7 @@ async fn what_cannot_be_followed_is_a_definite_error_with_its_remedy() {
 
 #[tokio::test]
 async fn publications_slots_and_settings_are_read_whole() {
-    let mut server = Server::start();
-    let client = server.admin().await;
+    let (_cluster, client) = cluster().await;
     client.batch_execute(TABLES).await.unwrap();
     let setup = "
         CREATE PUBLICATION whole FOR ALL TABLES WITH (publish = 'insert');
@@ -293,8 +220,7 @@ const PARTMAN: &str = "
 
 #[tokio::test]
 async fn what_init_installs_is_enough_and_nothing_more() {
-    let mut server = Server::start();
-    let client = server.admin().await;
+    let (cluster, client) = cluster().await;
     client.batch_execute(TABLES).await.unwrap();
     client.batch_execute(PARTMAN).await.unwrap();
     let event = source::table(&client, &rules("public", "security_event", "created_at"), false).await.unwrap();
@@ -305,7 +231,8 @@ async fn what_init_installs_is_enough_and_nothing_more() {
     let wanted =
         Installation { login, archive: "archive", publication: "Lake", tables: &tables, maintenance_users: &users };
 
-    let verifier = source::scram_verifier("p'w\\ 秘密");
+    let password = "p'w\\ 秘密";
+    let verifier = source::scram_verifier(password);
     assert!(source::apply(&client, &wanted, Some(&verifier)).await.unwrap() >= 8);
     let steps = source::plan(&client, &wanted).await.unwrap();
     assert!(steps.iter().all(|step| step.present && !step.sql.contains("SCRAM-SHA-256$")), "{steps:#?}");
@@ -328,7 +255,7 @@ async fn what_init_installs_is_enough_and_nothing_more() {
     let detached = source::detached_tables(&client, event.oid, "archive").await.unwrap();
     assert_eq!(detached.len(), 1, "neither the guide's configuration nor another shape: {detached:?}");
 
-    let pipeline = server.connect(login, "postgres").await.unwrap();
+    let pipeline = sign_in(&cluster, login, password).await;
     source::prepare_session(&pipeline).await.unwrap();
     let allowed = [
         "SELECT count(*) FROM public.later",
@@ -377,8 +304,7 @@ async fn refused(pipeline: &Client) {
 
 #[tokio::test]
 async fn an_existing_login_only_gets_what_it_lacks() {
-    let mut server = Server::start();
-    let client = server.admin().await;
+    let (_cluster, client) = cluster().await;
     client.batch_execute(TABLES).await.unwrap();
     client
         .batch_execute("CREATE ROLE lakebed NOLOGIN PASSWORD 'kept'; CREATE EXTENSION pg_cron SCHEMA pg_catalog")

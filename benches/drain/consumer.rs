@@ -12,16 +12,16 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Where and what to read.
-pub struct Target {
-    pub host: String,
-    pub port: u16,
-    pub user: String,
-    pub password: String,
-    pub database: String,
-    pub slot: String,
-    pub publication: String,
-    pub end: u64,
-    pub low_water: bool,
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) database: String,
+    pub(crate) slot: String,
+    pub(crate) publication: String,
+    pub(crate) end: u64,
+    pub(crate) low_water: bool,
 }
 
 const BLOCK_BYTES: usize = 1 << 20;
@@ -34,7 +34,7 @@ trait Socket: Read + Write {}
 impl<T: Read + Write> Socket for T {}
 
 /// Reads until everything before `end` has been sent.
-pub fn consume(target: &Target) -> io::Result<()> {
+pub(crate) fn consume(target: &Target) -> io::Result<()> {
     let mut tcp = None;
     let mut socket: Box<dyn Socket> = if target.host.starts_with('/') {
         Box::new(UnixStream::connect(format!("{}/.s.PGSQL.{}", target.host, target.port))?)

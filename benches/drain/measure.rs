@@ -6,15 +6,15 @@ use std::time::Instant;
 
 /// What one run of a contestant took.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
-    pub wall_seconds: f64,
-    pub user_seconds: f64,
-    pub kernel_seconds: f64,
-    pub peak_mib: f64,
+pub(crate) struct Run {
+    pub(crate) wall_seconds: f64,
+    pub(crate) user_seconds: f64,
+    pub(crate) kernel_seconds: f64,
+    pub(crate) peak_mib: f64,
 }
 
 /// Runs a command to its end.
-pub fn run(mut command: Command) -> io::Result<Run> {
+pub(crate) fn run(mut command: Command) -> io::Result<Run> {
     let started = Instant::now();
     let child = command.spawn()?;
     let usage = wait(&child)?;
@@ -45,7 +45,7 @@ fn wait(child: &Child) -> io::Result<libc::rusage> {
 }
 
 /// The middle one of an odd number of values.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)

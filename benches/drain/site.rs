@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use url::Url;
 
-pub const DATABASE: &str = "bench";
+pub(crate) const DATABASE: &str = "bench";
 /// The slot that every contestant gets a copy of.
 const ORIGIN: &str = "origin";
 /// Enough days for the backlog to cross midnight, as a real one does.
 const HISTORY_DAYS: u32 = 2;
 
-pub struct Site {
-    pub cluster: Cluster,
-    pub lakebed: PathBuf,
+pub(crate) struct Site {
+    pub(crate) cluster: Cluster,
+    pub(crate) lakebed: PathBuf,
     /// Everything that is to be read commits before here.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
     confirmed: Lsn,
     rows: u64,
     folder: TempDir,
@@ -31,7 +31,7 @@ pub struct Site {
 
 impl Site {
     /// Starts a server, makes the slot, and writes the rows behind it.
-    pub async fn prepare(rows: u64, transaction_rows: usize) -> Self {
+    pub(crate) async fn prepare(rows: u64, transaction_rows: usize) -> Self {
         let settings = [("shared_buffers", "256MB"), ("max_wal_size", "8GB"), ("autovacuum", "off")];
         let extra_settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let cluster = Cluster::start(ClusterOptions { extra_settings, ..ClusterOptions::default() }).await.unwrap();
@@ -60,17 +60,17 @@ impl Site {
         Self { cluster, lakebed, end, confirmed: confirmed.parse().unwrap(), rows, folder, copies }
     }
 
-    pub fn host(&self, socket: &str) -> String {
+    pub(crate) fn host(&self, socket: &str) -> String {
         if socket == "unix" { self.cluster.socket_directory().display().to_string() } else { "127.0.0.1".to_owned() }
     }
 
-    pub async fn copy_slot(&self) -> String {
+    pub(crate) async fn copy_slot(&self) -> String {
         let name = format!("copy_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         value(&self.cluster, &format!("SELECT lsn FROM pg_copy_logical_replication_slot('{ORIGIN}', '{name}')")).await;
         name
     }
 
-    pub async fn drop_slot(&self, name: &str) {
+    pub(crate) async fn drop_slot(&self, name: &str) {
         let free = format!("SELECT (NOT active)::text FROM pg_replication_slots WHERE slot_name = '{name}'");
         while value(&self.cluster, &free).await != "true" {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -79,7 +79,7 @@ impl Site {
     }
 
     /// A fresh lake that stands where the slot stands, and the pipeline file that fills it.
-    pub async fn lake(&self, slot: &str, host: &str) -> PathBuf {
+    pub(crate) async fn lake(&self, slot: &str, host: &str) -> PathBuf {
         let root = self.folder.path().join(slot);
         let url = Url::from_directory_path(&root).unwrap();
         let (client, connection) =
@@ -114,7 +114,7 @@ impl Site {
     }
 
     /// A fast run that lost rows would win every comparison.
-    pub fn assert_all_rows(&self, pipeline: &Path) {
+    pub(crate) fn assert_all_rows(&self, pipeline: &Path) {
         let sql = "SELECT count(DISTINCT id) AS n FROM security_event";
         let mut command = Command::new(&self.lakebed);
         let output =
@@ -124,7 +124,7 @@ impl Site {
         std::fs::remove_dir_all(pipeline.with_extension("")).unwrap();
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cluster.stop().await;
     }
 }

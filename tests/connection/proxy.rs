@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 /// What happens to the server's bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(super) enum Line {
     Open,
     /// They are swallowed; the connection stays.
     Silent,
@@ -17,14 +17,14 @@ pub(crate) enum Line {
 }
 
 /// Forwards every connection to the server; ends when it is dropped.
-pub(crate) struct Proxy {
-    pub(crate) port: u16,
+pub(super) struct Proxy {
+    pub(super) port: u16,
     line: Arc<watch::Sender<Line>>,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(crate) async fn start(server_port: u16) -> Self {
+    pub(super) async fn start(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let line = Arc::new(watch::Sender::new(Line::Open));
@@ -40,7 +40,7 @@ impl Proxy {
         Self { port, line, _tasks: tasks }
     }
 
-    pub(crate) fn set(&self, line: Line) {
+    pub(super) fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
 }

@@ -1,47 +1,88 @@
-//! One throw-away cluster for this test binary.
+//! A throw-away cluster with a role for every way to authenticate.
 
 use lakebed::connect::Settings;
-use std::path::{Path, PathBuf};
+use lakebed::demo::{Cluster, ClusterOptions, TlsFiles};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use tempfile::TempDir;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Looked at before the cluster's own rules: trust on the socket, scram-sha-256 on 127.0.0.1.
+const RULES: [&str; 8] = [
+    "hostssl   all,replication certified  127.0.0.1/32 cert",
+    "host      all,replication certified  127.0.0.1/32 reject",
+    "host      all,replication md5_role   127.0.0.1/32 md5",
+    "host      all,replication clear_role 127.0.0.1/32 password",
+    "host      all,replication barred     127.0.0.1/32 reject",
+    "hostssl   all,replication tls_only   127.0.0.1/32 scram-sha-256",
+    "hostnossl all,replication tls_only   127.0.0.1/32 reject",
+    "hostssl   all,replication plain_only 127.0.0.1/32 reject",
+];
 
-/// A throw-away cluster; it stops when the last test's process ends, because its starter holds the life line.
-pub(crate) struct Server {
-    pub(crate) folder: PathBuf,
-    pub(crate) port: u16,
+const ROLES: &str = "
+CREATE ROLE scram_role LOGIN REPLICATION PASSWORD 'secret';
+CREATE ROLE tls_only LOGIN REPLICATION PASSWORD 'secret';
+CREATE ROLE plain_only LOGIN REPLICATION PASSWORD 'secret';
+CREATE ROLE clear_role LOGIN REPLICATION PASSWORD 'secret';
+CREATE ROLE plain_login LOGIN PASSWORD 'secret';
+CREATE ROLE certified LOGIN REPLICATION;
+CREATE ROLE barred LOGIN REPLICATION PASSWORD 'secret';
+SET password_encryption = 'md5';
+CREATE ROLE md5_role LOGIN REPLICATION PASSWORD 'secret';
+CREATE TABLE event (id int8 PRIMARY KEY, body text);
+CREATE PUBLICATION lakebed FOR TABLE event;
+";
+
+/// A cluster and, where it has TLS, the folder of everybody's certificates and keys.
+pub(super) struct Server {
+    pub(super) cluster: Cluster,
+    certificates: Option<TempDir>,
 }
 
 impl Server {
-    pub(crate) fn url(&self, user: &str, rest: &str) -> String {
-        format!("postgresql://{user}@127.0.0.1:{}/{rest}", self.port)
+    /// Without TLS.
+    pub(super) async fn plain() -> Self {
+        Self::start(ClusterOptions::default(), None).await
     }
 
-    pub(crate) fn socket_url(&self, database: &str) -> String {
-        format!("postgresql://postgres@/{database}?host={}&port={}", self.folder.display(), self.port)
+    /// With TLS, and with rules about who must use it.
+    pub(super) async fn with_tls() -> Self {
+        let folder = TempDir::new().unwrap();
+        certificates(folder.path());
+        let file = |name: &str| folder.path().join(name);
+        let tls = TlsFiles {
+            certificate: file("server.crt"),
+            key: file("server.key"),
+            client_authority: Some(file("ca.crt")),
+        };
+        let authentication_rules = RULES.iter().map(|&rule| rule.to_owned()).collect();
+        let options = ClusterOptions { tls: Some(tls), authentication_rules, ..ClusterOptions::default() };
+        Self::start(options, Some(folder)).await
     }
 
-    pub(crate) fn settings(&self, user: &str, rest: &str) -> Settings {
-        Settings::from_url(&self.url(user, rest)).unwrap()
+    async fn start(options: ClusterOptions, certificates: Option<TempDir>) -> Self {
+        let cluster = Cluster::start(options).await.unwrap();
+        cluster.execute("postgres", ROLES).await.unwrap();
+        Self { cluster, certificates }
     }
 
-    pub(crate) fn admin(&self) -> Settings {
-        Settings::from_url(&self.socket_url("postgres")).unwrap()
+    pub(super) fn port(&self) -> u16 {
+        self.cluster.port()
     }
 
-    pub(crate) fn file(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
+    /// A role over TCP: `user` may hold a password, `rest` is the database and parameters.
+    pub(super) fn settings(&self, user: &str, rest: &str) -> Settings {
+        Settings::from_url(&format!("postgresql://{user}@127.0.0.1:{}/{rest}", self.port())).unwrap()
     }
-}
 
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+    /// The superuser over the Unix socket.
+    pub(super) fn admin(&self) -> Settings {
+        Settings::from_url(&self.cluster.socket_url("postgres")).unwrap()
+    }
 
-fn as_postgres(program: &str, arguments: &[&str]) {
-    run(Command::new("runuser").args(["-u", "postgres", "--", program]).args(arguments));
+    /// Path of a certificate or key.
+    pub(super) fn file(&self, name: &str) -> String {
+        self.certificates.as_ref().unwrap().path().join(name).display().to_string()
+    }
 }
 
 /// One authority, one server certificate for localhost, one client certificate for role `certified`, one stranger's authority.
@@ -60,82 +101,6 @@ fn certificates(folder: &Path) {
         chmod 600 *.key
         cp client.key client-open.key && chmod 644 client-open.key
     "#;
-    run(Command::new("bash").args(["-c", script]).current_dir(folder));
-}
-
-const HBA: &str = "
-local   all,replication  all                        trust
-hostssl all,replication  certified  127.0.0.1/32    cert
-host    all,replication  certified  127.0.0.1/32    reject
-host    all,replication  md5_role   127.0.0.1/32    md5
-host    all,replication  clear_role 127.0.0.1/32    password
-host    all,replication  barred     127.0.0.1/32    reject
-hostssl all,replication  tls_only   127.0.0.1/32    scram-sha-256
-hostnossl all,replication tls_only  127.0.0.1/32    reject
-hostssl all,replication  plain_only 127.0.0.1/32    reject
-host    all,replication  all        127.0.0.1/32    scram-sha-256
-";
-
-const ROLES: &str = "
-CREATE ROLE scram_role LOGIN REPLICATION PASSWORD 'secret';
-CREATE ROLE tls_only LOGIN REPLICATION PASSWORD 'secret';
-CREATE ROLE plain_only LOGIN REPLICATION PASSWORD 'secret';
-CREATE ROLE clear_role LOGIN REPLICATION PASSWORD 'secret';
-CREATE ROLE plain_login LOGIN PASSWORD 'secret';
-CREATE ROLE certified LOGIN REPLICATION;
-CREATE ROLE barred LOGIN REPLICATION PASSWORD 'secret';
-SET password_encryption = 'md5';
-CREATE ROLE md5_role LOGIN REPLICATION PASSWORD 'secret';
-CREATE TABLE event (id int8 PRIMARY KEY, body text);
-CREATE PUBLICATION lakebed FOR TABLE event;
-";
-
-/// The cluster of this test binary.
-pub(crate) fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("lakebed-connection-").tempdir().unwrap().keep();
-        certificates(&folder);
-        run(Command::new("chown").args(["-R", "postgres"]).arg(&folder));
-        let data = folder.join("data").display().to_string();
-        as_postgres(
-            &format!("{BIN}/initdb"),
-            &["-D", &data, "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"],
-        );
-        std::fs::write(folder.join("data/pg_hba.conf"), HBA).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let place = folder.display();
-        let options = format!(
-            "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place} -c wal_level=logical \
-             -c max_wal_senders=20 -c max_replication_slots=20 -c fsync=off -c shared_buffers=32MB -c ssl=on \
-             -c ssl_cert_file={place}/server.crt -c ssl_key_file={place}/server.key -c ssl_ca_file={place}/ca.crt"
-        );
-        let log = folder.join("log").display().to_string();
-        as_postgres(&format!("{BIN}/pg_ctl"), &["-D", &data, "-w", "-l", &log, "-o", &options, "start"]);
-        // The keys belong to the tests' own user from here on, except the server's.
-        run(Command::new("chown").args(["root", "client.key", "client-open.key"]).current_dir(&folder));
-        stop_when_this_process_ends(&data, &folder);
-        let socket = folder.display().to_string();
-        let port_text = port.to_string();
-        as_postgres(
-            &format!("{BIN}/psql"),
-            &["-qX", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port_text, "-c", ROLES],
-        );
-        Server { folder, port }
-    })
-}
-
-/// A static is never dropped, so a shell waits for the end of its standard input, which ends with this process.
-fn stop_when_this_process_ends(data: &str, folder: &Path) {
-    let script =
-        "cat >/dev/null; runuser -u postgres -- \"$0\" -D \"$1\" -m immediate stop >/dev/null 2>&1; rm -rf \"$2\"";
-    let child = Command::new("setsid")
-        .args(["sh", "-c", script, &format!("{BIN}/pg_ctl"), data])
-        .arg(folder)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::mem::forget(child);
+    let output = Command::new("bash").args(["-c", script]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
 }
