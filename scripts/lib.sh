@@ -3,10 +3,21 @@
 # Sourced, never run. It installs nothing by being sourced; each need_* function says what it does before it does it.
 
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/lakebed"
+# A bare environment (cron, a container) may not say where home is; without HOME, ~ is what the user database says.
+export HOME="${HOME:-$(unset HOME && echo ~)}"
+# The XDG base directory specification: a path that is not absolute is to be ignored.
+case "${XDG_CACHE_HOME:-}" in
+    /*) CACHE="$XDG_CACHE_HOME/lakebed" ;;
+    *) CACHE="$HOME/.cache/lakebed" ;;
+esac
 
-# Outside the checkout, so that a second clone on the same machine finds the dependencies built.
+# Outside the checkout, so that a second clone on the same machine finds the dependencies built. Absolute, because cargo is called
+# from several folders.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$CACHE/target}"
+case "$CARGO_TARGET_DIR" in
+    /*) ;;
+    *) CARGO_TARGET_DIR="$PWD/$CARGO_TARGET_DIR" ;;
+esac
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
 fail() {
@@ -42,16 +53,28 @@ need_packages() {
         fail "apt-get could not install ${missing[*]}"
 }
 
+# Whether cc makes a program: Debian has it without the C library's headers, too.
+cc_works() {
+    local folder works=no
+    command -v cc >/dev/null || return 1
+    folder="$(mktemp -d)" || fail "no temporary folder can be made (TMPDIR says where)"
+    printf '#include <stdio.h>\nint main(void) { return puts("") == EOF; }\n' >"$folder/test.c" &&
+        cc -o "$folder/test" "$folder/test.c" >/dev/null 2>&1 && works=yes
+    rm -rf "$folder"
+    [ "$works" = yes ]
+}
+
 # What aws-lc (TLS), zstd and the linker need.
 need_build_tools() {
-    local missing=()
-    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    local missing=() tool
+    cc_works || missing+=(gcc libc6-dev)
     command -v make >/dev/null || missing+=(make)
     command -v cmake >/dev/null || missing+=(cmake)
     [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
     for tool in cc make cmake; do
         command -v "$tool" >/dev/null || fail "$tool is missing: install a C compiler, make and cmake"
     done
+    cc_works || fail "cc compiles no program: install a C compiler with the C library's headers"
 }
 
 # The pinned toolchain of rust-toolchain.toml; rustup fetches it by itself.
@@ -71,18 +94,30 @@ need_rust() {
 # PostgreSQL 15 with pg_partman and pg_cron. Debian starts a cluster `main` when it installs the server; nothing here uses
 # it, so if this script brought it, it is stopped again and not started at boot.
 need_postgres_15() {
-    local brought_by_us=no
+    # Says from before the installation until the cluster is stopped that it is ours to stop, whatever interrupts us in between.
+    local marker="$CACHE/stop-cluster-15-main"
     command -v apt-get >/dev/null || {
         [ -x /usr/lib/postgresql/15/bin/postgres ] || fail "PostgreSQL 15 is looked for in /usr/lib/postgresql/15/bin (Debian 12)"
         return 0
     }
-    package_installed postgresql-15 || brought_by_us=yes
-    need_packages postgresql-15 postgresql-15-partman postgresql-15-cron
-    if [ "$brought_by_us" = yes ] && [ -d /etc/postgresql/15/main ]; then
-        say "stopping the cluster 15/main that Debian created with the package"
-        as_root pg_ctlcluster 15 main stop 2>/dev/null || true
-        echo disabled | as_root tee /etc/postgresql/15/main/start.conf >/dev/null
+    # A cluster that exists already is somebody's own.
+    if ! package_installed postgresql-15 && [ ! -d /etc/postgresql/15/main ]; then
+        mkdir -p "$CACHE" && : >"$marker" || fail "cannot write $marker"
     fi
+    # In a shell of its own, because it ends the shell when it fails.
+    if ! (need_packages postgresql-15 postgresql-15-partman postgresql-15-cron); then
+        package_installed postgresql-15 || rm -f "$marker"
+        exit 1
+    fi
+    [ -e "$marker" ] || return 0
+    if [ -d /etc/postgresql/15/main ]; then
+        say "stopping the cluster 15/main that Debian created with the package"
+        echo disabled | as_root tee /etc/postgresql/15/main/start.conf >/dev/null ||
+            fail "cannot write /etc/postgresql/15/main/start.conf"
+        # It fails where the cluster does not run, as in a container.
+        as_root pg_ctlcluster 15 main stop 2>/dev/null || true
+    fi
+    rm -f "$marker"
 }
 
 # A Python of our own for the readers that are not ours (DuckDB), and PostgreSQL 18. Sets LAKEBED_PYTHON.

@@ -1,4 +1,4 @@
--- lakebed sql/04, version 1, once a table: the login may read the root, every leaf, and what partman detached from it.
+-- lakebed sql/04, version 2, once a table: the login may read the root, every leaf, and what partman detached from it.
 --
 -- Leaves carry no grants of their own, and SELECT on the root does not reach a detached leaf; row-level security stands on the root
 -- only, so the leaves are read directly. A table in the archive schema belongs to the root if it has the very same columns (name,
@@ -6,37 +6,47 @@
 --
 -- By hand:  psql -v login=lakebed -v schema=public -v table=security_event -v archive=archive -f 04_table.sql
 
-GRANT USAGE ON SCHEMA :"schema" TO :"login";
-
-SELECT set_config('lakebed.login', :'login', false), set_config('lakebed.archive', :'archive', false),
-       set_config('lakebed.root', format('%I.%I', :'schema'::text, :'table'::text), false);
+SET search_path = '';
+SELECT pg_catalog.set_config('lakebed.login', :'login', false), pg_catalog.set_config('lakebed.archive', :'archive', false),
+       pg_catalog.set_config('lakebed.root', pg_catalog.format('%I.%I', :'schema'::text, :'table'::text), false);
 
 DO $lakebed$
 DECLARE
-    login text := current_setting('lakebed.login');
-    root regclass := current_setting('lakebed.root')::regclass;
+    login text := pg_catalog.current_setting('lakebed.login');
+    root regclass := pg_catalog.current_setting('lakebed.root')::regclass;
     relation regclass;
+    home text;
 BEGIN
-    FOR relation IN
-        SELECT root
-        UNION
-        SELECT relid FROM pg_partition_tree(root)
-        UNION
-        SELECT c.oid::regclass
-        FROM pg_catalog.pg_class c
+    FOR relation, home IN
+        SELECT found.oid::regclass, n.nspname::text
+        FROM (
+            SELECT root::oid AS oid
+            UNION
+            SELECT relid::oid FROM pg_catalog.pg_partition_tree(root)
+            UNION
+            SELECT c.oid
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_catalog.pg_class r ON r.oid = root
+            CROSS JOIN LATERAL pg_catalog.regexp_replace(c.relname::text, '_p[0-9][0-9wq_]*$', '') AS stem
+            WHERE n.nspname = pg_catalog.current_setting('lakebed.archive') AND c.relkind = 'r' AND NOT c.relispartition
+              AND stem <> c.relname::text
+              AND (stem = r.relname::text
+                   OR (pg_catalog.octet_length(c.relname::text) = 63 AND pg_catalog.starts_with(r.relname::text, stem)))
+              AND (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+                   FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+                = (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+                   FROM pg_catalog.pg_attribute WHERE attrelid = root AND attnum > 0 AND NOT attisdropped)
+        ) AS found
+        JOIN pg_catalog.pg_class c ON c.oid = found.oid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_catalog.pg_class r ON r.oid = root
-        CROSS JOIN LATERAL regexp_replace(c.relname, '_p[0-9][0-9wq_]*$', '') AS stem
-        WHERE n.nspname = current_setting('lakebed.archive') AND c.relkind = 'r' AND NOT c.relispartition
-          AND stem <> c.relname
-          AND (stem = r.relname OR (octet_length(c.relname) = 63 AND starts_with(r.relname::text, stem)))
-          AND (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
-               WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
-            = (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
-               WHERE attrelid = root AND attnum > 0 AND NOT attisdropped)
     LOOP
-        IF NOT has_table_privilege(login, relation, 'SELECT') THEN
-            EXECUTE format('GRANT SELECT ON TABLE %s TO %I', relation, login);
+        -- Leaves may live in another schema than the root.
+        IF NOT pg_catalog.has_schema_privilege(login, home, 'USAGE') THEN
+            EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', home, login);
+        END IF;
+        IF NOT pg_catalog.has_table_privilege(login, relation, 'SELECT') THEN
+            EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', relation, login);
         END IF;
     END LOOP;
 END

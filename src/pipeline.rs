@@ -26,6 +26,7 @@ mod transaction;
 pub use error::PipelineError;
 pub use start::start;
 
+use crate::base::Lsn;
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;
 
@@ -36,6 +37,8 @@ pub enum Until {
     Signalled,
     /// When everything committed before the start is durable in the lake.
     CaughtUp,
+    /// Before the transaction that commits at this position, which cannot be taken: what precedes it is made durable.
+    Before(Lsn),
 }
 
 /// What a run did, for the last line of its log.
@@ -53,6 +56,8 @@ pub struct Running {
     stages: Stages<PipelineError>,
     stop: watch::Sender<bool>,
     totals: watch::Receiver<Totals>,
+    /// The first failure that is a reason and not its consequence; kept here so that [`Running::ended`] is cancel-safe.
+    failure: Option<PipelineError>,
 }
 
 impl Running {
@@ -63,19 +68,21 @@ impl Running {
 
     /// Waits until every stage has ended, and returns what was done or why it failed. Cancel-safe: call it again.
     ///
-    /// A stage whose neighbour is gone ends with [`PipelineError::StageGone`]; the neighbour's own error is the reason, so
-    /// that one is kept back until the others have ended.
+    /// A stage whose neighbour is gone ends with [`PipelineError::StageGone`]; the neighbour's own error is the reason. The
+    /// others are awaited even after a failure: each ends by itself once a neighbour is gone, and a flush on its way lands.
     pub async fn ended(&mut self) -> Result<Totals, PipelineError> {
-        let mut gone = None;
         while let Some((stage, end)) = self.stages.next_end().await {
-            match end {
-                Ok(()) => tracing::debug!(stage, "stage ended"),
-                Err(StageFailure::Failed(error @ PipelineError::StageGone { .. })) => gone = Some(error),
-                Err(StageFailure::Failed(error)) => return Err(error),
-                Err(StageFailure::Panicked { stage }) => return Err(PipelineError::StagePanicked { stage }),
+            let error = match end {
+                Ok(()) => continue,
+                Err(StageFailure::Failed(error)) => error,
+                Err(StageFailure::Panicked { stage }) => PipelineError::StagePanicked { stage },
+            };
+            tracing::debug!(stage, %error, "a stage failed; waiting for the others");
+            if self.failure.as_ref().is_none_or(|known| matches!(known, PipelineError::StageGone { .. })) {
+                self.failure = Some(error);
             }
         }
-        match gone {
+        match self.failure.take() {
             Some(error) => Err(error),
             None => Ok(*self.totals.borrow()),
         }

@@ -1,7 +1,6 @@
-//! Connections against a real PostgreSQL: every way to authenticate, every definite error, and the stream with its feedback.
+//! Connections against a real PostgreSQL: every way to authenticate, every definite error, and the stream with its
+//! feedback.
 
-// Helpers of a test may fail as a test does; clippy's allowance ends at the #[test] functions themselves.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use lakebed::base::{Classify, Lsn, RetryClass};
 use lakebed::connect::{self, ConnectError, Settings};
@@ -192,7 +191,8 @@ async fn read_inserts(stream: &mut ReplicationStream, rows: usize) -> Lsn {
 async fn wait_until(client: &tokio_postgres::Client, condition: &str) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let sql = format!(
-        "SELECT coalesce(bool_and({condition}), false) FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid"
+        "SELECT coalesce(bool_and({condition}), false)
+         FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid"
     );
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     loop {

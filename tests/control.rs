@@ -1,6 +1,5 @@
-//! The control plane against a real PostgreSQL 15: what the catalogs say, and what `init`'s SQL grants, and nothing more.
+//! The control plane against a real PostgreSQL 15: what the catalogs say, and what `init`'s SQL grants and no more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use lakebed::base::{ColumnType, PartitionBy, TableName};
 use lakebed::demo::{Cluster, ClusterOptions, Connection};

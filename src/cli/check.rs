@@ -43,6 +43,7 @@ pub(super) struct CheckArgs {
 /// Looks at everything that can be reached and prints what was found.
 pub(super) async fn run(args: &CheckArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let settings = Settings::from_url(&pipeline.source.url)?;
+    let cron_settings = args.cron_url.as_deref().map(Settings::from_url).transpose().context("--cron-url")?;
     let mut findings = Findings::default();
     let seen = source_side(&mut findings, pipeline, &settings).await;
     let (tables, system) = match &seen {
@@ -50,8 +51,8 @@ pub(super) async fn run(args: &CheckArgs, pipeline: &Pipeline) -> anyhow::Result
         None => (&[][..], None),
     };
     lake_side::check(&mut findings, pipeline, tables, system).await;
-    if let Some(url) = &args.cron_url {
-        partman::check_cron(&mut findings, url, settings.database()).await;
+    if let Some(cron_settings) = &cron_settings {
+        partman::check_cron(&mut findings, cron_settings, settings.database()).await;
     }
     let text = if args.json { findings.to_json()? } else { findings.to_text() };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;

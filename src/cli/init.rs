@@ -6,14 +6,17 @@
 //! and nowhere else; what would leave a gap is refused unless `--from-now` accepts it).
 
 mod beginning;
+mod dry_run;
+mod existing_slot;
 
 use self::beginning::{Beginning, LakeSide};
 use super::Exit;
 use crate::base::{TableName, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, ControlConnection, Settings};
-use crate::source::{self, Installation, Step, TableFacts, TableRules};
+use crate::source::{self, Installation, PublicationFacts, ServerFacts, Step, TableFacts, TableRules};
 use anyhow::{Context, bail, ensure};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::io::Write;
 use tokio_postgres::Client;
 
@@ -38,31 +41,37 @@ pub(super) struct InitArgs {
 pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let login = Settings::from_url(&pipeline.source.url)?;
     let admin = match &args.admin_url {
-        Some(url) => Settings::from_url(url).context("--admin-url")?.with_database(login.database()),
+        Some(url) => Settings::from_url(&in_database(url, login.database())).context("--admin-url")?,
         None => login.clone(),
     };
+    // A wrong URL is known before anything is asked.
+    let cron_settings = args.cron_url.as_deref().map(Settings::from_url).transpose().context("--cron-url")?;
     let control = connect::control(&admin).await.with_context(|| init_needs_a_login(args))?;
     let client = control.client();
     source::prepare_session(client).await?;
     let server = source::server(client).await?;
     refuse_server(&server)?;
-    let tables = look_at_tables(client, pipeline).await?;
-    let cron = Cron::look(args, client, &tables, login.database()).await?;
-    let lake = LakeSide::look(pipeline, &tables, &server.system_identifier, !args.dry_run).await?;
-    let beginning = Beginning::decide(client, pipeline, &server, &tables, &lake, args.from_now).await?;
+    let seen = look(client, pipeline, server).await?;
+    let tables = &seen.tables;
+    let cron = match cron_settings {
+        Some(settings) => Some(Cron::look(&settings, client, tables, login.database()).await?),
+        None => None,
+    };
+    let lake = LakeSide::look(pipeline, tables, &seen.server.system_identifier, !args.dry_run).await?;
+    let beginning = Beginning::decide(client, pipeline, &seen, &lake, args.from_now).await?;
 
     let maintenance_users = cron.as_ref().map(|cron| cron.users.clone()).unwrap_or_default();
     let wanted = Installation {
         login: login.user(),
         archive: &pipeline.archive.schema,
         publication: &pipeline.source.publication,
-        tables: &tables,
+        tables,
         maintenance_users: &maintenance_users,
     };
     let steps = source::plan(client, &wanted).await?;
     if args.dry_run {
         let cron_step = cron.as_ref().map(|cron| &cron.step);
-        print(&dry_run_text(&steps, cron_step, &beginning, pipeline, &lake))?;
+        print(&dry_run::text(&steps, cron_step, &beginning, &pipeline.source.slot, &lake))?;
         return Ok(Exit::Done);
     }
     let verifier = login.password().map(|password| source::scram_verifier(password.expose()));
@@ -74,10 +83,23 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
         source::apply_cron(cron.connection.client(), &cron.step).await?;
         print(&step_line(&cron.step))?;
     }
-    for line in lake.begin(&beginning, &login, pipeline, &server.system_identifier).await? {
+    for line in lake.begin(client, &beginning, &login, pipeline, &seen).await? {
         print(&line)?;
     }
     Ok(Exit::Done)
+}
+
+/// The URL with another database. A parameter outranks the path, and only what the settings are read with decides which line of a
+/// password file is taken.
+fn in_database(url: &str, database: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    // A ? in a password starts no query.
+    let address = match rest.find(['@', '/']).and_then(|end| rest.split_at_checked(end)) {
+        Some((_, after)) if after.starts_with('@') => after,
+        _ => rest,
+    };
+    let mark = if address.contains('?') { '&' } else { '?' };
+    format!("{url}{mark}dbname={}", utf8_percent_encode(database, NON_ALPHANUMERIC))
 }
 
 /// Without --admin-url the pipeline's own login connects, which on a new server does not exist yet.
@@ -89,7 +111,7 @@ fn init_needs_a_login(args: &InitArgs) -> &'static str {
     }
 }
 
-fn refuse_server(server: &source::ServerFacts) -> anyhow::Result<()> {
+fn refuse_server(server: &ServerFacts) -> anyhow::Result<()> {
     ensure!(
         server.version >= 140_000,
         "the server runs PostgreSQL {}; lakebed needs 14 or newer: upgrade the server",
@@ -104,7 +126,14 @@ fn refuse_server(server: &source::ServerFacts) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn look_at_tables(client: &Client, pipeline: &Pipeline) -> anyhow::Result<Vec<TableFacts>> {
+/// The source before anything is changed.
+struct Seen {
+    server: ServerFacts,
+    publication: Option<PublicationFacts>,
+    tables: Vec<TableFacts>,
+}
+
+async fn look(client: &Client, pipeline: &Pipeline, server: ServerFacts) -> anyhow::Result<Seen> {
     let publication = source::publication(client, &pipeline.source.publication).await?;
     if let Some(publication) = &publication {
         let names: Vec<TableName> = pipeline.tables.iter().map(|table| table.name.clone()).collect();
@@ -112,12 +141,12 @@ async fn look_at_tables(client: &Client, pipeline: &Pipeline) -> anyhow::Result<
             bail!("{}: {}", problem.what, problem.remedy);
         }
     }
-    let generated_published = publication.is_some_and(|publication| publication.generated_stored);
+    let generated_published = publication.as_ref().is_some_and(|publication| publication.generated_stored);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for section in &pipeline.tables {
         tables.push(source::table(client, &rules(section), generated_published).await?);
     }
-    Ok(tables)
+    Ok(Seen { server, publication, tables })
 }
 
 /// What the pipeline file says about a table, in the words of `source`.
@@ -139,15 +168,8 @@ struct Cron {
 }
 
 impl Cron {
-    async fn look(
-        args: &InitArgs,
-        client: &Client,
-        tables: &[TableFacts],
-        database: &str,
-    ) -> anyhow::Result<Option<Self>> {
-        let Some(url) = &args.cron_url else { return Ok(None) };
-        let settings = Settings::from_url(url).context("--cron-url")?;
-        let connection = connect::control(&settings).await.context("--cron-url")?;
+    async fn look(settings: &Settings, client: &Client, tables: &[TableFacts], database: &str) -> anyhow::Result<Self> {
+        let connection = connect::control(settings).await.context("--cron-url")?;
         source::prepare_session(connection.client()).await?;
         let jobs = source::cron_jobs(connection.client(), database).await;
         let jobs = jobs.map_err(|error| match error.is_undefined_object() {
@@ -171,8 +193,14 @@ impl Cron {
             jobs.iter().filter(|job| source::runs_maintenance(job)).map(|job| job.user.clone()).collect();
         if !step.present {
             users.push(settings.user().to_owned());
+            if source::sees_own_jobs_only(connection.client()).await? {
+                note(&format!(
+                    "{} sees only its own jobs of pg_cron; a superuser would also see whether another's runs maintenance already",
+                    settings.user()
+                ));
+            }
         }
-        Ok(Some(Self { connection, step, users }))
+        Ok(Self { connection, step, users })
     }
 }
 
@@ -192,40 +220,13 @@ fn line(done: Done, what: &str) -> String {
     format!("{state:<14} {what}\n")
 }
 
-/// Ready for psql. What psql cannot do stands in comments.
-fn dry_run_text(
-    steps: &[Step],
-    cron: Option<&Step>,
-    beginning: &Beginning,
-    pipeline: &Pipeline,
-    lake: &LakeSide,
-) -> String {
-    let mut text = String::from("-- lakebed init --dry-run: nothing was changed\nSET search_path = '';\nBEGIN;\n");
-    let part = |text: &mut String, step: &Step| {
-        if step.present {
-            text.push_str(&format!("\n-- already there: {}\n", step.what));
-        } else {
-            text.push_str(&format!("\n-- {}\n{}", step.what, step.sql));
-        }
-    };
-    for step in steps {
-        part(&mut text, step);
-    }
-    text.push_str("\nCOMMIT;\n");
-    if steps.iter().any(|step| !step.present && step.what.starts_with("login ")) {
-        text.push_str("\n-- The login's password is not printed. Set it with psql's \\password.\n");
-    }
-    if let Some(step) = cron {
-        text.push_str("\n-- In the database of pg_cron (--cron-url):\n");
-        part(&mut text, step);
-    }
-    text.push_str(&beginning.dry_run_text(&pipeline.source.slot));
-    text.push_str(&lake.dry_run_text());
-    text
-}
-
 fn print(text: &str) -> anyhow::Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// A remark for whoever watches; the report on standard output stays as it is, and a closed standard error is no failure.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "lakebed: note: {text}");
 }
 
 /// The shape's lake table and what is recorded there, or that there is none.
@@ -234,4 +235,29 @@ type Recorded = Option<crate::base::Lsn>;
 /// Names for messages: "public.a, public.b".
 fn names<'a>(shapes: impl Iterator<Item = &'a TableShape>) -> String {
     shapes.map(|shape| shape.table.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_that_is_used_outranks_the_urls() {
+        for url in [
+            "postgresql://ann@h/postgres",
+            "postgresql://ann:p?w@h",
+            "postgresql://h/x?user=ann&dbname=y",
+            "postgresql://h?user=ann",
+        ] {
+            let settings = Settings::from_url(&in_database(url, "監査 a&b=c")).unwrap();
+            assert_eq!((settings.database(), settings.user()), ("監査 a&b=c", "ann"), "{url}");
+        }
+    }
+
+    /// `cli::failed` looks for it below the name of the option.
+    #[test]
+    fn a_wrong_url_is_found_below_its_option() {
+        let error = Settings::from_url(&in_database("mysql://h", "d")).context("--admin-url").unwrap_err();
+        assert!(error.downcast_ref::<crate::connect::SettingsError>().is_some());
+    }
 }

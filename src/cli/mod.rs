@@ -12,6 +12,7 @@ mod run;
 mod status;
 
 use crate::config::{ConfigError, Pipeline};
+use crate::connect::SettingsError;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,7 +129,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         }
     }
     report(&format!("lakebed: {}", line.replace(['\n', '\r'], " ")));
-    if error.downcast_ref::<ConfigError>().is_some() { Exit::Usage.into() } else { Exit::Failed.into() }
+    let configuration = error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<SettingsError>().is_some();
+    if configuration { Exit::Usage.into() } else { Exit::Failed.into() }
 }
 
 /// Writes a line to standard error; a closed one is not worth another error.

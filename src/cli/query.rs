@@ -109,13 +109,7 @@ impl Lake {
         let mut lake = Self { tables: Vec::new(), absent: Vec::new() };
         for table in &pipeline.tables {
             match Box::pin(open_for_query(&location, table.lake_path())).await {
-                Ok(delta) => lake.tables.push(QueryTable::new(
-                    table.name.clone(),
-                    delta,
-                    &table.partition_column,
-                    table.partition_by,
-                    table.time_zone,
-                )),
+                Ok(delta) => lake.tables.push(QueryTable::new(table.name.clone(), delta)),
                 Err(error @ LakeError::Missing { .. }) => lake.absent.push((table.name.clone(), error)),
                 Err(error) => return Err(error.into()),
             }
@@ -134,4 +128,41 @@ fn absent_table(error: &QueryError, absent: Vec<(TableName, LakeError)>) -> Opti
     let QueryError::UnknownTable { name, .. } = error else { return None };
     let bare = name.rsplit('.').next().unwrap_or(name);
     absent.into_iter().find(|(table, _)| table.name.eq_ignore_ascii_case(bare)).map(|(_, error)| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ColumnType, Lsn, PartitionBy, SourceColumn, TableShape};
+    use crate::lake::{LakeTable, Progress};
+
+    #[tokio::test]
+    async fn what_the_lake_records_of_its_folders_is_what_queries_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url::Url::from_directory_path(folder.path()).unwrap();
+        let location = LakeLocation::new(&url, &std::collections::BTreeMap::new()).unwrap();
+        let table = TableName::new("public", "event");
+        let column = |name: &str, column_type| SourceColumn {
+            name: name.to_owned(),
+            type_oid: 0,
+            type_modifier: -1,
+            column_type,
+            nullable: false,
+        };
+        let shape = TableShape {
+            table: table.clone(),
+            columns: vec![column("id", ColumnType::Int8), column("seen_at", ColumnType::TimestampTz)],
+            partition_column: 1,
+            partition_by: PartitionBy::Month,
+            time_zone: chrono_tz::Asia::Tokyo,
+            key: vec![0],
+        };
+        let progress =
+            Progress { system_identifier: "1".to_owned(), pipeline: "p".to_owned(), table: table.clone(), epoch: 0 };
+        LakeTable::create(&location, "event", &shape, &progress, Lsn(1)).await.unwrap();
+        let delta = open_for_query(&location, "event").await.unwrap();
+        let shown = format!("{:?}", QueryTable::new(table, delta));
+        let expected = "Some(Dated { column: \"seen_at\", partition_by: Month, time_zone: ";
+        assert!(shown.contains(expected), "{shown}");
+    }
 }

@@ -5,6 +5,7 @@
 //! settings from. An error names the file, the key and the remedy, and ends the command with exit code 2. Values may hold
 //! passwords: no message here repeats one.
 
+mod cron;
 mod expand;
 mod pipeline;
 mod raw;

@@ -1,5 +1,6 @@
 //! The validated pipeline: every value in its own type, every rule between values already checked.
 
+use super::cron;
 use super::expand::{Lookup, expand};
 use super::raw::{RawArchive, RawBuffer, RawPipeline, RawTable};
 use crate::base::{PartitionBy, TableName};
@@ -91,7 +92,11 @@ pub struct LakeSection {
 impl std::fmt::Debug for LakeSection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let options: Vec<&String> = self.options.keys().collect();
-        f.debug_struct("LakeSection").field("url", &self.url.as_str()).field("options", &options).finish()
+        let mut url = self.url.clone();
+        // A URL that cannot carry a user or a password has none to hide.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_query(None);
+        f.debug_struct("LakeSection").field("url", &url.as_str()).field("options", &options).finish()
     }
 }
 
@@ -186,8 +191,20 @@ impl Pipeline {
 fn syntax(text: &str, path: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start).min(text.len());
     let line = text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let reason = error.message().lines().next().unwrap_or("not valid TOML").to_owned();
+    let reason = without_value(error.message().lines().next().unwrap_or("not valid TOML"));
     ConfigError::Syntax { path: path.to_owned(), line, reason }
+}
+
+/// "invalid type: integer `12345`, expected a string" without the number: keys are named, values are not.
+fn without_value(message: &str) -> String {
+    if !["invalid type: ", "invalid value: "].iter().any(|beginning| message.starts_with(beginning)) {
+        return message.to_owned();
+    }
+    let kind = message.split(['`', '"', ',']).next().unwrap_or_default().trim_end();
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{kind}, expected {expected}"),
+        None => kind.to_owned(),
+    }
 }
 
 /// Validation of single values, with the file's name and the variables at hand.
@@ -256,7 +273,8 @@ impl Checker<'_> {
         let mut tables = Vec::with_capacity(raw.len());
         for (index, entry) in raw.iter().enumerate() {
             let table = self.table(&format!("[[table]] number {}", index + 1), entry)?;
-            if !folders.insert(table.lake_path().to_owned()) {
+            // Some stores and readers do not tell cases apart.
+            if !folders.insert(table.lake_path().to_lowercase()) {
                 let reason = format!(
                     "has {} twice: each table needs a folder of its own in the lake; give a second schema its own pipeline file and lake",
                     table.lake_path()
@@ -311,12 +329,18 @@ impl Checker<'_> {
 
     fn archive(&self, raw: &RawArchive) -> Result<ArchiveSection, ConfigError> {
         let schedule = self.text("[archive].schedule", raw.schedule.as_deref().unwrap_or("0 3 * * *"))?;
-        if schedule.split_whitespace().count() != 5 {
-            return Err(self.error("[archive].schedule", "must have five cron fields, such as \"0 3 * * *\" (UTC)"));
+        if !cron::is_schedule(&schedule) {
+            let rule = "must have the five cron fields minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), \
+                        such as \"0 3 * * *\" (UTC)";
+            return Err(self.error("[archive].schedule", rule));
         }
         let schema = self.text("[archive].schema", raw.schema.as_deref().unwrap_or("archive"))?;
         if schema.len() > NAME_MAX_BYTES {
             return Err(self.error("[archive].schema", "must be at most 63 bytes long"));
+        }
+        if schema.starts_with("pg_") || matches!(schema.as_str(), "information_schema" | "public") {
+            let rule = "must be a schema of its own, such as \"archive\": what lies in it is proved and dropped";
+            return Err(self.error("[archive].schema", rule));
         }
         Ok(ArchiveSection { schema, drop: raw.drop.unwrap_or(true), schedule })
     }

@@ -54,6 +54,9 @@ fn a_bad_value_is_named_with_the_rule() {
         ("[lake]", "[buffer]\nmax_age = \"soon\"\n[lake]", "[buffer].max_age"),
         ("[lake]", "[buffer]\nmax_bytes = \"200MiB\"\n[lake]", "[buffer].memory_limit"),
         ("[lake]", "[archive]\nschedule = \"daily\"\n[lake]", "[archive].schedule"),
+        ("[lake]", "[archive]\nschedule = \"0 25 * * *\"\n[lake]", "[archive].schedule"),
+        ("[lake]", "[archive]\nschema = \"public\"\n[lake]", "[archive].schema"),
+        ("[lake]", "[archive]\nschema = \"pg_catalog\"\n[lake]", "[archive].schema"),
         ("[lake]", "[status]\nlisten = \"here\"\n[lake]", "[status].listen"),
         ("\"created_at\"", "\"created_at\"\npartition_by = \"week\"", "partition_by"),
         ("\"created_at\"", "\"created_at\"\ntime_zone = \"Mars/Base\"", "time_zone"),
@@ -65,9 +68,30 @@ fn a_bad_value_is_named_with_the_rule() {
 }
 
 #[test]
+fn a_type_error_does_not_repeat_the_value() {
+    for value in ["12345", "1.12345", "true", "[\"canary, expected x\"]"] {
+        let text = MINIMAL.replace("slot = \"lakebed\"", &format!("slot = {value}"));
+        let message = refusal(&text);
+        assert!(message.contains("line 4: invalid type: ") && message.contains(", expected a string"), "{message}");
+        assert!(!message.contains("12345") && !message.contains("true"), "{message}");
+    }
+    let shown = without_value("invalid value: string \"canary, expected x\", expected a map");
+    assert_eq!(shown, "invalid value: string, expected a map");
+}
+
+#[test]
+fn the_lakes_url_is_shown_without_secrets() {
+    let url = "s3://canary:canary@bucket/lake?token=canary";
+    let pipeline = parse(&MINIMAL.replace("file:///tmp/lake", url)).unwrap();
+    let shown = format!("{pipeline:?}");
+    assert!(!shown.contains("canary") && shown.contains("s3://bucket/lake"), "{shown}");
+}
+
+#[test]
 fn two_tables_may_not_share_a_folder() {
     let twice = format!("{MINIMAL}\n[[table]]\nname = \"other.security_event\"\npartition_column = \"created_at\"\n");
     assert!(refusal(&twice).contains("security_event twice"));
+    assert!(refusal(&twice.replace("other.security_event", "other.Security_Event")).contains("Security_Event twice"));
     assert!(
         refusal(
             &MINIMAL.replace("[[table]]", "[query]").replace("name = ", "#").replace("partition_column", "database")

@@ -9,6 +9,9 @@ use percent_encoding::percent_decode_str;
 
 const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 const PLACE: &str = "the connection URL";
+/// Never with the text itself, which may be part of a password.
+const STRAY: &str =
+    "an @ too many, or a port that is no number (in user and password write %40, %2F and %3A for @, / and :)";
 
 /// The parameters that the URL names; empty parts count as absent.
 pub(super) fn parse(url: &str) -> Result<Parameters, SettingsError> {
@@ -20,8 +23,10 @@ pub(super) fn parse(url: &str) -> Result<Parameters, SettingsError> {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             put(&mut parameters, "user", name)?;
             put(&mut parameters, "password", password)?;
-            after.trim_start_matches('@')
+            refuse_stray(after.strip_prefix('@').unwrap_or(after))?
         }
+        // What looks like host:port may be the beginning of user:password.
+        Some((host, _)) if host.contains(':') => refuse_stray(rest)?,
         _ => rest,
     };
     let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
@@ -32,6 +37,11 @@ pub(super) fn parse(url: &str) -> Result<Parameters, SettingsError> {
         query_parameter(&mut parameters, pair)?;
     }
     Ok(parameters)
+}
+
+/// An @ behind the user part. What came before it would be taken for a host, a port or a database, and shown in messages.
+fn refuse_stray(rest: &str) -> Result<&str, SettingsError> {
+    if rest.contains('@') { Err(SettingsError::Malformed { what: STRAY }) } else { Ok(rest) }
 }
 
 fn host_and_port(parameters: &mut Parameters, text: &str) -> Result<(), SettingsError> {
@@ -49,6 +59,9 @@ fn host_and_port(parameters: &mut Parameters, text: &str) -> Result<(), Settings
     } else {
         text.split_once(':').unwrap_or((text, ""))
     };
+    if !decode(port)?.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(SettingsError::Malformed { what: STRAY });
+    }
     put(parameters, "host", host)?;
     put(parameters, "port", port)
 }
@@ -146,6 +159,27 @@ mod tests {
         for url in ["postgresql://h/%00", "postgresql://h/%ff", "postgresql://h/?sslmode", "postgresql://h/?a=b=c"] {
             assert!(parse(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_shown_to_nobody() {
+        for url in [
+            "postgresql://u:canary/x@h/d",
+            "postgresql://u:canary/x@h:5432/d",
+            "postgresql://u:12/canary@h/d",
+            "postgresql://u:/canary@h/d",
+            "postgresql://u:x@canary@h/d",
+            "postgresql://u:x@canary/y@h/d",
+            "postgresql://u:x@canary?y=z@h/d",
+            "postgresql://u:x@@canary/d",
+            "postgresql://u@h:canary/d",
+            "postgresql://h:canary",
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(!error.contains("canary") && error.contains("%40"), "{url}: {error}");
+        }
+        assert_eq!(get("postgresql://u:a:b?@h:5432/d", "password").as_deref(), Some("a:b?"));
+        assert_eq!(get("postgresql://h/d?user=me@example", "user").as_deref(), Some("me@example"));
     }
 
     proptest! {

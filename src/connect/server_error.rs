@@ -50,6 +50,12 @@ impl ServerError {
         error
     }
 
+    /// From the body of a NoticeResponse, if it is a warning; the fields are those of an ErrorResponse.
+    pub fn from_warning(body: &[u8]) -> Option<Self> {
+        // V is the severity in English, whatever lc_messages says.
+        body.split(|byte| *byte == 0).any(|field| field == b"VWARNING").then(|| Self::from_fields(body))
+    }
+
     /// Whether the server said exactly this.
     pub fn is(&self, sqlstate: &str) -> bool {
         self.sqlstate == sqlstate

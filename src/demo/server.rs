@@ -142,11 +142,32 @@ fn number_from_id(arguments: &[&str]) -> Result<u32, DemoError> {
     text.trim().parse().map_err(|_| failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// Runs a program to its end.
+/// Ends what a program has started when nobody waits for the program any more: initdb has servers of its own.
+struct GroupGuard {
+    leader_id: Option<u32>,
+}
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        if let Some(id) = self.leader_id {
+            signal::send_to_group(id, libc::SIGKILL);
+        }
+    }
+}
+
+/// Runs a program, the leader of a process group, to its end; the group ends when the future is dropped.
 pub(super) async fn run_to_end(command: std::process::Command, name: &str) -> Result<(), DemoError> {
     let failed = |message: String| DemoError::Program { program: name.to_owned(), message };
     let mut command = tokio::process::Command::from(command);
-    let output = command.kill_on_drop(true).output().await.map_err(|error| failed(error.to_string()))?;
+    let child = command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.map_err(|error| failed(error.to_string()))?;
+    let leader_id = child.id();
+    let mut ended = std::pin::pin!(child.wait_with_output());
+    // Declared last, so dropped first: the leader has not been waited for then, and the group's id is still its own.
+    let mut guard = GroupGuard { leader_id };
+    let output = ended.as_mut().await;
+    guard.leader_id = None;
+    let output = output.map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }

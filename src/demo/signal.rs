@@ -9,6 +9,15 @@ pub(super) fn send(child_id: u32, signal: libc::c_int) {
     }
 }
 
+/// Sends `signal` to a child that leads a process group and has not been waited for yet, and to the whole group.
+#[expect(unsafe_code, reason = "std sends no signal to a group; kill(2) takes two integers and touches no memory")]
+pub(super) fn send_to_group(leader_id: u32, signal: libc::c_int) {
+    if let Ok(id) = libc::pid_t::try_from(leader_id) {
+        // SAFETY: as above; a negative number means the group.
+        unsafe { libc::kill(-id, signal) };
+    }
+}
+
 /// A command that receives `signal` when the thread that starts it dies, whatever killed it, and that Ctrl-C on the terminal
 /// does not reach: whoever started it ends it in order.
 ///

@@ -5,7 +5,8 @@
 use super::progress::Progress;
 use super::schema::LakeSchema;
 use super::staged::StagedFile;
-use crate::base::{PartitionBy, TableShape};
+use crate::base::{ColumnType, PartitionBy, TableShape};
+use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,13 +52,15 @@ pub(super) struct Protocol {
     pub(super) writer_features: Option<Vec<String>>,
 }
 
-/// `metaData`: schema and partition columns.
+/// `metaData`: schema, partition columns and table properties.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) schema_string: String,
     #[serde(default)]
     pub(super) partition_columns: Vec<String>,
+    #[serde(default)]
+    pub(super) configuration: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// `txn`: an application's own progress.
@@ -78,6 +81,27 @@ pub(super) struct CommitInfo {
     pub(super) lakebed_process: Option<String>,
 }
 
+/// How rows are put into folders, as table properties. Queries leave folders out by these and by nothing else, so a table keeps
+/// for ever what it was created with.
+pub(super) fn folder_rule(shape: &TableShape) -> [(&'static str, String); 3] {
+    let column = shape.columns.get(shape.partition_column);
+    let partition_by = match shape.partition_by {
+        PartitionBy::Day => "day",
+        PartitionBy::Month => "month",
+    };
+    // Only a timestamptz is cut in a zone; the days of a date and of a timestamp are the value's own.
+    let zone = match (column.map(|column| column.column_type), shape.time_zone) {
+        (_, Tz::UCT | Tz::Zulu | Tz::Etc__UTC | Tz::Etc__UCT | Tz::Etc__Zulu) => Tz::UTC,
+        (Some(ColumnType::TimestampTz), zone) => zone,
+        _ => Tz::UTC,
+    };
+    [
+        ("lakebed.partition_column", column.map(|column| column.name.clone()).unwrap_or_default()),
+        ("lakebed.partition_by", partition_by.to_owned()),
+        ("lakebed.time_zone", zone.name().to_owned()),
+    ]
+}
+
 /// Version 0: protocol, schema and the position from which the table is complete.
 pub(super) fn creation(
     schema: &LakeSchema,
@@ -92,19 +116,12 @@ pub(super) fn creation(
         "partitionBy": json!(schema.partition_columns).to_string(),
         "description": Value::Null,
     });
-    let partition_column = shape.columns.get(shape.partition_column).map_or("", |column| column.name.as_str());
-    let partition_by = match shape.partition_by {
-        PartitionBy::Day => "day",
-        PartitionBy::Month => "month",
-    };
-    let configuration = BTreeMap::from([
+    let mut configuration = BTreeMap::from([
         ("delta.dataSkippingStatsColumns", schema.statistics_columns()),
         ("delta.checkpointInterval", CHECKPOINT_INTERVAL.to_string()),
         ("lakebed.source", shape.table.to_string()),
-        ("lakebed.partition_column", partition_column.to_owned()),
-        ("lakebed.partition_by", partition_by.to_owned()),
-        ("lakebed.time_zone", shape.time_zone.name().to_owned()),
     ]);
+    configuration.extend(folder_rule(shape));
     let lines = [
         commit_info("CREATE TABLE", operation, commit, now_millis),
         json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),

@@ -8,8 +8,12 @@ use deltalake::DeltaTable;
 use deltalake::checkpoints::create_checkpoint;
 use deltalake::logstore::LogStoreRef;
 use futures::FutureExt;
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle};
+
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// When the next checkpoint is due, and the one being written.
 #[derive(Debug)]
@@ -46,9 +50,12 @@ impl Checkpoints {
             Some(tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(write_checkpoint(log_store)))));
     }
 
+    /// Waits for a checkpoint that is being written, for a while: an orderly end must not hang on a convenience.
     pub(super) async fn join(&mut self) {
-        if let Some(running) = self.running.take() {
-            warn_if_stopped(running.await);
+        let Some(running) = self.running.take() else { return };
+        match tokio::time::timeout(CLOSE_PATIENCE, running).await {
+            Ok(ended) => warn_if_stopped(ended),
+            Err(_) => tracing::warn!("a checkpoint was still being written at the end; a later one replaces it"),
         }
     }
 }
@@ -59,8 +66,11 @@ fn warn_if_stopped(ended: Result<(), JoinError>) {
     }
 }
 
-/// On a handle of its own, which holds the list of files only while it works.
+/// On a handle of its own, which holds the list of files only while it works; one table at a time, because that list is the
+/// largest thing that this process ever holds.
 async fn write_checkpoint(log_store: LogStoreRef) {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    let _turn = TURN.acquire().await;
     let location = shown(log_store.root_url());
     let mut table = DeltaTable::new(log_store);
     let written = match table.load().await {

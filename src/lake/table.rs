@@ -125,7 +125,8 @@ impl Place {
         let url = location.table_url(path)?;
         let log_store = location.log_store_at(&url)?;
         let log = Log { store: log_store.object_store(None), location: shown(&url) };
-        let rules = Rules { schema, progress: progress.clone(), location: log.location.clone() };
+        let folder_rule = actions::folder_rule(shape);
+        let rules = Rules { schema, folder_rule, progress: progress.clone(), location: log.location.clone() };
         Ok(Self { log_store, log, rules })
     }
 
@@ -144,6 +145,7 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) schema: Arc<LakeSchema>,
+    folder_rule: [(&'static str, String); 3],
     pub(super) progress: Progress,
     location: String,
 }
@@ -172,13 +174,25 @@ impl Rules {
             location: self.location.clone(),
             reason: "metaData.schemaString is not a Delta schema".to_owned(),
         })?;
-        match self.schema.difference(&schema.fields, &found.partition_columns) {
-            None => Ok(()),
-            Some(columns) => {
-                let table = self.schema.table.clone();
-                Err(LakeError::SchemaDiffers { location: self.location.clone(), table, columns })
-            }
+        let mut differences = Vec::from_iter(self.schema.difference(&schema.fields, &found.partition_columns));
+        differences.extend(self.folder_differences(found));
+        if differences.is_empty() {
+            return Ok(());
         }
+        let (table, columns) = (self.schema.table.clone(), differences.join(", "));
+        Err(LakeError::SchemaDiffers { location: self.location.clone(), table, columns })
+    }
+
+    /// Rows put into folders by another rule than those that are there would be left out of answers.
+    fn folder_differences(&self, found: &Metadata) -> Vec<String> {
+        let recorded = |key: &str| found.configuration.as_ref().and_then(|all| all.get(key)).and_then(Option::as_deref);
+        let differing = self.folder_rule.iter().filter(|(key, wanted)| recorded(key) != Some(wanted.as_str()));
+        let differing = differing.map(|(key, wanted)| {
+            let found = recorded(key).unwrap_or("nothing");
+            let name = key.trim_start_matches("lakebed.");
+            format!("{name} ({found} in the lake, {wanted} asked for: correct [[table]])")
+        });
+        differing.collect()
     }
 
     /// The position recorded for this pipeline, if no other pipeline has recorded one.

@@ -158,6 +158,29 @@ async fn a_source_that_does_not_fit_is_refused_by_column() {
 }
 
 #[tokio::test]
+async fn rows_are_put_into_folders_by_one_rule_for_ever() {
+    let lake = Lake::new();
+    let mut shape = security_event();
+    shape.time_zone = chrono_tz::Asia::Tokyo;
+    // A timestamp has no zone, so the zone asked for is not in force and not recorded.
+    LakeTable::create(&lake.location, PATH, &shape, &progress(), lsn(1)).await.unwrap();
+    let table = open_for_query(&lake.location, PATH).await.unwrap();
+    let configuration = table.snapshot().unwrap().metadata().configuration().clone();
+    assert_eq!(configuration["lakebed.time_zone"], "UTC");
+    open(&lake, &security_event(), &progress()).await.unwrap();
+    let zoned = shape.columns.len() - 1;
+    shape.columns[zoned].column_type = ColumnType::TimestampTz;
+    let text = open_error(&lake, &shape, &progress()).await;
+    assert!(text.contains("time_zone (UTC in the lake, Asia/Tokyo asked for: correct [[table]])"), "{text}");
+    shape = security_event();
+    shape.time_zone = chrono_tz::Etc::UTC;
+    open(&lake, &shape, &progress()).await.unwrap();
+    shape.partition_column = 0;
+    let text = open_error(&lake, &shape, &progress()).await;
+    assert!(text.contains("partition_column (created_at in the lake, id asked for"), "{text}");
+}
+
+#[tokio::test]
 async fn an_upgraded_table_is_refused() {
     let lake = Lake::new();
     create(&lake, 1).await;

@@ -15,14 +15,18 @@ use deltalake::parquet::errors::ParquetError;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// Rows wait unencoded up to this size: an encoder costs far more memory than a small file's rows, and a flush often holds
 /// a few rows of each of many days.
 const ENCODE_FROM_BYTES: usize = 2 << 20;
 
-/// Files encoded and uploaded at the same time when everything is closed.
-const CONCURRENT_FILES: usize = 2;
+/// Files on their way at the same time when everything is closed: a flush over many days waits for the store, not for each
+/// file in turn.
+const CONCURRENT_FILES: usize = 8;
+/// Of which so many are being encoded.
+const CONCURRENT_ENCODERS: usize = 2;
 
 /// Limits of a [`TableWriter`].
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,7 @@ struct Target {
     store: ObjectStoreRef,
     location: String,
     encoding: Arc<Encoding>,
+    encoders: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -78,7 +83,7 @@ impl TableWriter {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding) };
+        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding), encoders: Arc::new(Semaphore::new(CONCURRENT_ENCODERS)) };
         let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
         Ok(Self { target, options, open, staged, uploads, broken: false })
     }
@@ -103,6 +108,16 @@ impl TableWriter {
     /// Memory held by rows and open files, compression contexts included.
     pub fn memory_bytes(&self) -> usize {
         self.open.values().map(OpenFile::memory_bytes).sum()
+    }
+
+    /// Closes and uploads the open file that holds most memory; false when none is open. For an owner of several writers
+    /// that share a budget.
+    pub async fn close_largest(&mut self) -> Result<bool, LakeError> {
+        let Some(partition) = self.largest() else { return Ok(false) };
+        self.begin()?;
+        self.close(partition).await?;
+        self.broken = false;
+        Ok(true)
     }
 
     /// Closes and uploads every open file; returns all files since the last call, in the order in which they were closed.
@@ -154,11 +169,15 @@ impl TableWriter {
 
     async fn keep_within_memory(&mut self) -> Result<(), LakeError> {
         while self.memory_bytes() > self.options.memory_limit_bytes {
-            let largest = self.open.iter().max_by_key(|(_, file)| file.memory_bytes());
-            let Some(partition) = largest.map(|(partition, _)| *partition) else { break };
+            let Some(partition) = self.largest() else { break };
             self.close(partition).await?;
         }
         Ok(())
+    }
+
+    fn largest(&self) -> Option<Partition> {
+        let largest = self.open.iter().max_by_key(|(_, file)| file.memory_bytes());
+        largest.map(|(partition, _)| *partition)
     }
 
     async fn close(&mut self, partition: Partition) -> Result<(), LakeError> {
@@ -239,7 +258,10 @@ impl Target {
 
     async fn upload(&self, partition: Partition, file: OpenFile, path: Path) -> Result<StagedFile, LakeError> {
         let encoding = self.encoding.clone();
-        let encoded = self.beside_the_reactor(move || file.finish(&encoding)).await?;
+        let encoded = {
+            let _turn = self.encoders.acquire().await;
+            self.beside_the_reactor(move || file.finish(&encoding)).await?
+        };
         let encoded = encoded.ok_or_else(|| LakeError::Encode {
             location: self.location.clone(),
             reason: "a file without an encoder".to_owned(),

@@ -26,14 +26,14 @@ pub enum PipelineError {
         "the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version"
     )]
     Decode { at: Lsn, error: DecodeError },
-    #[error("{error} (transaction that commits at WAL position {at}; nothing was acknowledged from there on)")]
+    #[error("{error} (transaction that commits at WAL position {at}; what was committed before it is kept, nothing was acknowledged from there on)")]
     Row { at: Lsn, error: BufferError },
     #[error(
         "the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again"
     )]
     Order { at: Lsn, what: &'static str },
     #[error(
-        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; nothing was acknowledged from there on: use a version that applies {operation}, or drop the slot and start again with `lakebed init --from-now`"
+        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; what was committed before it is kept, nothing was acknowledged from there on: use a version that applies {operation}; or give up what was written since, by dropping the slot and `lakebed init --from-now`"
     )]
     NotInsert { operation: &'static str, table: TableName, at: Lsn },
     #[error(
@@ -50,6 +50,12 @@ pub enum PipelineError {
         "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
     )]
     NoSlot { slot: String, endpoint: String },
+    #[error("the lake table {table} holds transactions up to WAL position {recorded}, but the server has written only up to {flushed}: it was restored to an earlier state or replaced, and following it would skip what it writes next; restore the server that goes with this lake, or start a new lake with a new slot")]
+    ServerBehindLake { table: String, recorded: Lsn, flushed: Lsn },
+    #[error("the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on")]
+    UnknownRelation { table: TableName, publication: String },
+    #[error("PostgreSQL ended the stream: it shuts down or was told to; start lakebed again when it is back, nothing unacknowledged is lost")]
+    ServerStopped,
     #[error("{problem}")]
     SlotUnusable { problem: String },
     #[error("replication slot \"{slot}\" is in use by {holder}: stop that one first; one slot serves one consumer")]
@@ -60,6 +66,16 @@ pub enum PipelineError {
     StagePanicked { stage: &'static str },
 }
 
+impl PipelineError {
+    /// Where the transaction commits that cannot be taken, if that is what stopped the pipeline.
+    pub fn refused_at(&self) -> Option<Lsn> {
+        match self {
+            Self::Row { at, .. } | Self::NotInsert { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
+}
+
 impl Classify for PipelineError {
     fn retry_class(&self) -> RetryClass {
         match self {
@@ -67,7 +83,7 @@ impl Classify for PipelineError {
             Self::Source(error) => error.retry_class(),
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
-            Self::SlotHeld { .. } | Self::StageGone { .. } | Self::StagePanicked { .. } => RetryClass::Transient,
+            Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => RetryClass::Transient,
             _ => RetryClass::Definite,
         }
     }

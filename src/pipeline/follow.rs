@@ -35,6 +35,8 @@ pub(super) struct Follow {
     pub(super) limits: Limits,
     /// Prefix and content of the message that marks the WAL's end at start.
     pub(super) marker: Option<Marker>,
+    /// Leave off before the transaction that commits here or later.
+    pub(super) leave_before: Option<Lsn>,
     pub(super) progress: Progress,
 }
 
@@ -50,6 +52,7 @@ pub(super) struct Marker {
 enum Leave {
     Stopped,
     CaughtUp,
+    BeforeRefused,
 }
 
 impl Follow {
@@ -67,17 +70,16 @@ impl Follow {
         let Self { stream, land, .. } = self;
         drop(land);
         stream.finish().await?;
-        tracing::info!(reason = if leave == Leave::CaughtUp { "caught up" } else { "stopped" }, "stream ended");
+        tracing::info!(reason = ?leave, "stream ended");
         Ok(())
     }
 
     async fn follow(&mut self) -> Result<Leave, PipelineError> {
-        let mut caught_up = false;
         let mut give_up: Option<Instant> = None;
         loop {
             let stopping = *self.stop.borrow();
-            if (stopping || caught_up) && self.progress.open.is_none() {
-                return Ok(if caught_up { Leave::CaughtUp } else { Leave::Stopped });
+            if stopping && self.progress.open.is_none() {
+                return Ok(Leave::Stopped);
             }
             if stopping && give_up.is_none() {
                 give_up = Some(Instant::now() + STOP_GRACE);
@@ -85,8 +87,10 @@ impl Follow {
             let flush_at = self.progress.deadline(self.limits.max_age).map(Instant::from_std);
             tokio::select! {
                 batch = self.stream.next() => match batch? {
-                    Some(batch) => caught_up |= self.batch(&batch).await?,
-                    None => return Err(PipelineError::StageGone { stage: "stream" }),
+                    Some(batch) => if let Some(leave) = self.batch(&batch).await? {
+                        return Ok(leave);
+                    },
+                    None => return Err(PipelineError::ServerStopped),
                 },
                 () = until(flush_at) => self.flush().await?,
                 () = until(give_up) => return Ok(Leave::Stopped),
@@ -102,27 +106,34 @@ impl Follow {
         }
     }
 
-    /// Takes every frame of a batch; true when our own marker was among them.
-    async fn batch(&mut self, batch: &WalBatch) -> Result<bool, PipelineError> {
-        let mut marked = false;
+    /// Takes every frame of a batch, or those before the one that ends the run.
+    async fn batch(&mut self, batch: &WalBatch) -> Result<Option<Leave>, PipelineError> {
         for frame in batch.frames() {
             match frame? {
-                WalFrame::Keepalive { end, .. } => self.idle(end),
+                WalFrame::Keepalive { end, reply_requested } => {
+                    self.idle(end);
+                    // A server that shuts down asks until everything it sent is acknowledged; a healthy one has no reason to.
+                    if reply_requested && self.progress.open.is_none() {
+                        self.flush().await?;
+                    }
+                }
                 WalFrame::Data { start, payload, .. } => {
                     let message =
                         decode::parse(payload, false).map_err(|error| PipelineError::Decode { at: start, error })?;
-                    marked |= self.message(start, payload.len(), message).await?;
+                    if let Some(leave) = self.message(start, payload.len(), message).await? {
+                        return Ok(Some(leave));
+                    }
                 }
             }
         }
         self.make_room().await?;
-        Ok(marked)
+        Ok(None)
     }
 
-    async fn message(&mut self, at: Lsn, bytes: usize, message: Message<'_>) -> Result<bool, PipelineError> {
+    async fn message(&mut self, at: Lsn, bytes: usize, message: Message<'_>) -> Result<Option<Leave>, PipelineError> {
         match message {
             Message::Insert { relation_oid, new, .. } => self.insert(at, bytes, relation_oid, &new)?,
-            Message::Begin { final_lsn, .. } => self.begin(at, final_lsn)?,
+            Message::Begin { final_lsn, .. } => return self.begin(at, final_lsn).await,
             Message::Commit { end_lsn, .. } => self.commit(at, end_lsn).await?,
             Message::Relation { relation, .. } => {
                 if let Some(table) = self.routes.announce(&relation)
@@ -136,10 +147,8 @@ impl Follow {
             Message::Delete { relation_oid, .. } => self.not_insert("DELETE", at, &[relation_oid])?,
             Message::Truncate { relation_oids, .. } => self.not_insert("TRUNCATE", at, &relation_oids)?,
             Message::LogicalMessage { prefix, content, .. } => {
-                return Ok(self
-                    .marker
-                    .as_ref()
-                    .is_some_and(|marker| prefix == marker.prefix && content == marker.content.as_bytes()));
+                let ours = |marker: &&Marker| prefix == marker.prefix && content == marker.content.as_bytes();
+                return Ok(self.marker.as_ref().filter(ours).map(|_| Leave::CaughtUp));
             }
             Message::Type { .. } | Message::Origin { .. } => {}
             _ => {
@@ -149,15 +158,23 @@ impl Follow {
                 });
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<(), PipelineError> {
+    async fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<Option<Leave>, PipelineError> {
         if self.progress.open.is_some() {
             return Err(PipelineError::Order { at, what: "BEGIN inside a transaction" });
         }
+        if self.leave_before.is_some_and(|refused| commit_lsn >= refused) {
+            return Ok(Some(Leave::BeforeRefused));
+        }
+        // What is pending would wait for this transaction's end, however long it is: the builders cannot be cut again once
+        // rows of it are in them.
+        if self.progress.flush_is_due(u64::MAX, self.limits.max_age / 2) {
+            self.flush().await?;
+        }
         self.progress.open = Some(OpenTransaction { commit_lsn });
-        Ok(())
+        Ok(None)
     }
 
     #[inline]
@@ -168,7 +185,9 @@ impl Follow {
         let Some(found) = self.routes.find(relation_oid) else {
             return Err(PipelineError::Order { at, what: "a row of a relation that was not announced" });
         };
-        let Some(following) = found.and_then(|table| self.tables.get_mut(table)) else { return Ok(()) };
+        let Some(following) = found.and_then(|table| self.tables.get_mut(table)) else {
+            return self.routes.may_be_ignored(relation_oid);
+        };
         if open.commit_lsn < following.recorded {
             return Ok(());
         }
@@ -193,7 +212,10 @@ impl Follow {
     fn not_insert(&mut self, operation: &'static str, at: Lsn, relation_oids: &[u32]) -> Result<(), PipelineError> {
         let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
         for oid in relation_oids {
-            let Some(Some(table)) = self.routes.find(*oid) else { continue };
+            let Some(Some(table)) = self.routes.find(*oid) else {
+                self.routes.may_be_ignored(*oid)?;
+                continue;
+            };
             let recorded = self.tables.get(table).map_or(Lsn::ZERO, |following| following.recorded);
             if let Some(name) = self.routes.name(table)
                 && commit_lsn >= recorded

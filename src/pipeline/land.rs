@@ -3,7 +3,7 @@
 use super::{PipelineError, Totals};
 use crate::base::Lsn;
 use crate::buffer::PartitionBatch;
-use crate::lake::{LakeTable, TableWriter};
+use crate::lake::{Durable, LakeTable, TableWriter};
 use crate::wal::Feedback;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +34,15 @@ pub(super) struct Landing {
     pub(super) dirty: bool,
 }
 
+impl Landing {
+    async fn land(&mut self, at: Lsn) -> Result<Durable, PipelineError> {
+        let files = self.writer.finish().await?;
+        let durable = self.table.commit(files, at).await?;
+        self.dirty = false;
+        Ok(durable)
+    }
+}
+
 /// The stage and its connections.
 pub(super) struct Land {
     pub(super) tables: Vec<Landing>,
@@ -41,27 +50,52 @@ pub(super) struct Land {
     pub(super) feedback: Feedback,
     pub(super) durable: watch::Sender<Lsn>,
     pub(super) totals: watch::Sender<Totals>,
+    /// For the open files of all tables together.
+    pub(super) memory_limit_bytes: usize,
 }
 
 impl Land {
     /// Runs until `follow` closes the queue. Rows without a commit at that point belong to a transaction that was cut off:
     /// their files are removed, and the server sends them again.
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
+        let outcome = self.follow_commands().await;
+        for landing in self.tables {
+            if landing.dirty {
+                // After a failure this is an attempt: what it cannot remove is a file that no commit names.
+                let discarded = landing.writer.discard().await;
+                if outcome.is_ok() {
+                    discarded?;
+                }
+            }
+            landing.table.close().await;
+        }
+        outcome
+    }
+
+    async fn follow_commands(&mut self) -> Result<(), PipelineError> {
         while let Some(command) = self.commands.recv().await {
             match command {
                 LandCommand::Rows { table, batch } => {
                     let landing = self.tables.get_mut(table).ok_or(PipelineError::StageGone { stage: "land" })?;
                     landing.dirty = true;
                     landing.writer.write(batch).await?;
+                    self.keep_within_memory().await?;
                 }
                 LandCommand::Commit { at, rows } => self.commit(at, rows).await?,
             }
         }
-        for landing in self.tables {
-            if landing.dirty {
-                landing.writer.discard().await?;
+        Ok(())
+    }
+
+    /// One budget for all tables: a quiet table's share is the busy one's.
+    async fn keep_within_memory(&mut self) -> Result<(), PipelineError> {
+        let total = |tables: &[Landing]| tables.iter().map(|landing| landing.writer.memory_bytes()).sum::<usize>();
+        while total(&self.tables) > self.memory_limit_bytes {
+            let largest = self.tables.iter_mut().max_by_key(|landing| landing.writer.memory_bytes());
+            let Some(landing) = largest else { break };
+            if !landing.writer.close_largest().await? {
+                break;
             }
-            landing.table.close().await;
         }
         Ok(())
     }
@@ -69,12 +103,13 @@ impl Land {
     /// One Delta commit for each touched table; the acknowledgement follows the last of them (W1, L1).
     async fn commit(&mut self, at: Lsn, rows: u64) -> Result<(), PipelineError> {
         let started = Instant::now();
-        let mut durable_at = None;
-        for landing in self.tables.iter_mut().filter(|landing| landing.dirty) {
-            let files = landing.writer.finish().await?;
-            let durable = landing.table.commit(files, at).await?;
-            landing.dirty = false;
-            durable_at = Some(durable_at.map_or(durable.lsn(), |earlier: Lsn| earlier.min(durable.lsn())));
+        let dirty = self.tables.iter_mut().filter(|landing| landing.dirty);
+        // All of them to their end, also when one fails: a commit is never dropped half-way.
+        let landed = futures::future::join_all(dirty.map(|landing| landing.land(at))).await;
+        let mut durable_at: Option<Lsn> = None;
+        for durable in landed {
+            let lsn = durable?.lsn();
+            durable_at = Some(durable_at.map_or(lsn, |earlier| earlier.min(lsn)));
         }
         if let Some(lsn) = durable_at {
             self.feedback.acknowledge(lsn);
@@ -83,7 +118,7 @@ impl Land {
                 totals.rows += rows;
                 totals.flushes += 1;
             });
-            tracing::info!(rows, lsn = %lsn, commit_ms = started.elapsed().as_millis(), "durable in the lake");
+            tracing::info!(rows, lsn = %lsn, commit_seconds = started.elapsed().as_secs_f64(), "durable in the lake");
         }
         Ok(())
     }

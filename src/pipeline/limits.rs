@@ -25,21 +25,21 @@ pub(super) struct Limits {
     pub(super) wal_bytes: usize,
     /// Arrow builders of all tables together.
     pub(super) builder_bytes: usize,
-    /// Open Parquet files of each table.
+    /// Open Parquet files of all tables together.
     pub(super) writer_bytes: usize,
 }
 
 impl Limits {
     /// An eighth of the memory for Arrow builders and a fifth for open Parquet files; the WAL queue and the batches on their
     /// way take their fixed parts, and the rest is the process itself and the allocator's slack.
-    pub(super) fn new(buffer: &BufferSection, tables: usize) -> Self {
+    pub(super) fn new(buffer: &BufferSection) -> Self {
         let memory = usize::try_from(buffer.memory_limit_bytes).unwrap_or(usize::MAX);
         Self {
             max_age: buffer.max_age,
             flush_bytes: buffer.max_bytes,
             wal_bytes: WAL_SHARE_MAX_BYTES.min(memory / 16),
             builder_bytes: memory / 8,
-            writer_bytes: (memory / 5 / tables.max(1)).max(4 * MIB),
+            writer_bytes: memory / 5,
         }
     }
 }

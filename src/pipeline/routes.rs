@@ -1,7 +1,9 @@
 //! Which table a relation's rows belong to.
 
+use super::PipelineError;
 use crate::base::TableName;
 use crate::decode::Relation;
+use crate::source::PublicationFacts;
 use std::collections::HashMap;
 
 /// Relation oids seen in this stream, and the configured table behind each.
@@ -11,20 +13,44 @@ use std::collections::HashMap;
 #[derive(Debug)]
 pub(super) struct Routes {
     tables: Vec<TableName>,
+    publication: String,
+    /// Published, ours or not; `None` when the publication names schemas or all tables, so that new ones may come.
+    published: Option<Vec<TableName>>,
+    /// Relations announced under a name that the publication does not have.
+    unknown: HashMap<u32, TableName>,
     by_oid: HashMap<u32, Option<usize>>,
     /// Consecutive rows mostly share their relation.
     last: Option<(u32, Option<usize>)>,
 }
 
 impl Routes {
-    pub(super) fn new(tables: Vec<TableName>) -> Self {
-        Self { tables, by_oid: HashMap::new(), last: None }
+    /// The configured tables with the oids that the catalog gave them at start.
+    pub(super) fn new(tables: Vec<(u32, TableName)>, publication: &PublicationFacts) -> Self {
+        let open_ended = publication.all_tables || !publication.schemas.is_empty();
+        let named = || publication.tables.iter().map(|published| published.table.clone()).collect();
+        let by_oid = tables.iter().enumerate().map(|(index, (oid, _))| (*oid, Some(index))).collect();
+        Self {
+            tables: tables.into_iter().map(|(_, name)| name).collect(),
+            publication: publication.name.clone(),
+            published: (!open_ended).then(named),
+            unknown: HashMap::new(),
+            by_oid,
+            last: None,
+        }
     }
 
     /// Notes a RELATION message; the index of its table when it is a configured one.
+    ///
+    /// An oid that was ours stays ours under another name: a renamed table must be refused, not mistaken for one that is not
+    /// configured, whose rows are ignored.
     pub(super) fn announce(&mut self, relation: &Relation) -> Option<usize> {
-        let found = self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
+        let by_name = self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
+        let found = by_name.or_else(|| self.by_oid.get(&relation.oid).copied().flatten());
         self.by_oid.insert(relation.oid, found);
+        let name = TableName::new(&relation.schema, &relation.name);
+        if found.is_none() && self.published.as_ref().is_some_and(|published| !published.contains(&name)) {
+            self.unknown.insert(relation.oid, name);
+        }
         self.last = None;
         found
     }
@@ -42,8 +68,72 @@ impl Routes {
         Some(table)
     }
 
+    /// Whether rows of a relation that is not configured may pass by: those of a table that is published beside ours. Rows
+    /// under a name that the publication does not have are a leaf's, whose root is ours, and must not be lost in silence.
+    pub(super) fn may_be_ignored(&self, relation_oid: u32) -> Result<(), PipelineError> {
+        match self.unknown.get(&relation_oid) {
+            None => Ok(()),
+            Some(table) => {
+                Err(PipelineError::UnknownRelation { table: table.clone(), publication: self.publication.clone() })
+            }
+        }
+    }
+
     /// The configured table's name.
     pub(super) fn name(&self, table: usize) -> Option<&TableName> {
         self.tables.get(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::ReplicaIdentity;
+    use crate::source::PublishedTable;
+
+    fn relation(oid: u32, name: &str) -> Relation {
+        let (schema, name) = ("public".to_owned(), name.to_owned());
+        Relation { oid, schema, name, replica_identity: ReplicaIdentity::Default, columns: Vec::new() }
+    }
+
+    fn publication(tables: &[&str]) -> PublicationFacts {
+        let published = |name: &&str| PublishedTable {
+            table: TableName::new("public", *name),
+            has_column_list: false,
+            has_row_filter: false,
+        };
+        PublicationFacts {
+            name: "lakebed".to_owned(),
+            owner: "idp".to_owned(),
+            all_tables: false,
+            schemas: Vec::new(),
+            via_root: true,
+            inserts: true,
+            updates: true,
+            deletes: true,
+            truncates: true,
+            generated_stored: false,
+            tables: tables.iter().map(published).collect(),
+        }
+    }
+
+    #[test]
+    fn rows_of_a_leaf_are_refused_and_rows_of_another_published_table_pass() {
+        let mut routes = Routes::new(vec![(7, TableName::new("public", "events"))], &publication(&["events", "other"]));
+        assert_eq!(routes.announce(&relation(8, "other")), None);
+        assert!(routes.may_be_ignored(8).is_ok());
+        assert_eq!(routes.announce(&relation(9, "events_p2026_01_01")), None);
+        assert!(matches!(routes.may_be_ignored(9), Err(PipelineError::UnknownRelation { .. })));
+    }
+
+    #[test]
+    fn a_renamed_table_stays_ours_so_that_it_is_refused() {
+        let mut routes = Routes::new(vec![(7, TableName::new("public", "events"))], &publication(&["events", "other"]));
+        assert_eq!(routes.announce(&relation(7, "renamed")), Some(0), "renamed before its first RELATION");
+        assert_eq!(routes.announce(&relation(8, "other")), None);
+        assert_eq!(routes.find(8), Some(None));
+        assert_eq!(routes.find(9), None, "never announced");
+        assert_eq!(routes.announce(&relation(9, "events")), Some(0), "dropped and made again: another oid");
+        assert_eq!(routes.find(9), Some(Some(0)));
     }
 }

@@ -41,13 +41,17 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     let settings = Settings::from_url(&pipeline.source.url)?;
     let control = connect::control(&settings).await?;
     let client = control.client();
-    let shapes = look_at_source(client, pipeline, &settings).await?;
+    let (publication, tables) = look_at_source(client, pipeline, &settings).await?;
+    let (oids, shapes): (Vec<u32>, Vec<Arc<TableShape>>) = tables.into_iter().unzip();
     wait_for_slot(client, pipeline, &settings).await?;
     let mut connection = ReplicationConnection::open(&settings).await?;
     let system = connection.identify_system().await?;
-    let limits = Limits::new(&pipeline.buffer, shapes.len());
+    let limits = Limits::new(&pipeline.buffer);
     let landings = open_lake(pipeline, &shapes, &system.system_identifier, limits).await?;
-
+    if let Some(landing) = landings.iter().find(|landing| landing.table.recorded() > system.flushed) {
+        let (table, recorded) = (landing.table.location().to_owned(), landing.table.recorded());
+        return Err(PipelineError::ServerBehindLake { table, recorded, flushed: system.flushed });
+    }
     let stream = connection
         .start(StreamOptions {
             slot: pipeline.source.slot.clone(),
@@ -62,7 +66,7 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         })
         .await?;
     let marker = match until {
-        Until::Signalled => None,
+        Until::Signalled | Until::Before(_) => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
 
@@ -83,28 +87,32 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         stream,
         feedback: feedback.clone(),
         tables,
-        routes: Routes::new(shapes.iter().map(|shape| shape.table.clone()).collect()),
+        routes: Routes::new(oids.into_iter().zip(shapes.iter().map(|shape| shape.table.clone())).collect(), &publication),
         land: commands_in,
         durable: durable_out,
         stop: stop_out,
         limits,
         marker,
+        leave_before: match until {
+            Until::Before(lsn) => Some(lsn),
+            Until::Signalled | Until::CaughtUp => None,
+        },
         progress: StreamProgress::new(),
     };
-    let land = Land { tables: landings, commands: commands_out, feedback, durable: durable_in, totals: totals_in };
+    let land = Land { tables: landings, commands: commands_out, feedback, durable: durable_in, totals: totals_in, memory_limit_bytes: limits.writer_bytes };
     let mut stages = Stages::default();
     stages.start("follow", follow.run());
     stages.start("land", land.run());
     tracing::info!(slot = pipeline.source.slot, tables = shapes.len(), "following");
-    Ok(Running { stages, stop: stop_in, totals: totals_out })
+    Ok(Running { stages, stop: stop_in, totals: totals_out, failure: None })
 }
 
-/// Server, publication and tables, in the order in which an operator sets them up.
+/// Server, publication and tables, in the order in which an operator sets them up: each table's oid and shape.
 async fn look_at_source(
     client: &Client,
     pipeline: &Pipeline,
     settings: &Settings,
-) -> Result<Vec<Arc<TableShape>>, PipelineError> {
+) -> Result<(PublicationFacts, Vec<(u32, Arc<TableShape>)>), PipelineError> {
     source::prepare_session(client).await?;
     let server = source::server(client).await?;
     let endpoint = settings.endpoint();
@@ -132,9 +140,9 @@ async fn look_at_source(
         };
         let facts = source::table(client, &rules, publication.generated_stored).await?;
         publishes_whole_table(&publication, &facts.shape)?;
-        shapes.push(Arc::new(facts.shape));
+        shapes.push((facts.oid, Arc::new(facts.shape)));
     }
-    Ok(shapes)
+    Ok((publication, shapes))
 }
 
 /// A publication that leaves out a table, an operation, a column or a row would lose it without a word.

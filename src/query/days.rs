@@ -5,11 +5,12 @@
 //! whose interval is certain are understood; everything else is "any time".
 
 use crate::base::PartitionBy;
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use chrono_tz::Tz;
 use deltalake::arrow::datatypes::{DataType, TimeUnit};
 use deltalake::datafusion::common::ScalarValue;
 use deltalake::datafusion::logical_expr::{BinaryExpr, Expr, Operator, col, lit};
+use std::collections::HashMap;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -32,20 +33,47 @@ struct Span {
 }
 
 impl Dated {
+    /// What the table's own properties say, which the writer records when it creates the table and never changes.
+    pub(super) fn recorded(configuration: &HashMap<String, String>) -> Option<Self> {
+        let property = |name: &str| configuration.get(name).map(String::as_str);
+        Some(Self {
+            column: property("lakebed.partition_column")?.to_owned(),
+            partition_by: match property("lakebed.partition_by")? {
+                "day" => PartitionBy::Day,
+                "month" => PartitionBy::Month,
+                _ => return None,
+            },
+            time_zone: property("lakebed.time_zone")?.parse().ok()?,
+        })
+    }
+
     /// A filter on year/month/day that every row passes which passes all of `filters`; `None` when they say nothing of time.
     pub(super) fn folder_filter(&self, filters: &[Expr]) -> Option<Expr> {
         let span = filters.iter().fold(Span::default(), |span, filter| span.and(self.span_of(filter)));
-        let first = span.first.and_then(|micros| self.date_of(micros)).map(|date| self.bound(date, Operator::Gt));
-        let last = span.last.and_then(|micros| self.date_of(micros)).map(|date| self.bound(date, Operator::Lt));
+        let first = span.first.and_then(|micros| self.first_date(micros)).map(|date| self.bound(date, Operator::Gt));
+        let last = span.last.and_then(|micros| self.last_date(micros)).map(|date| self.bound(date, Operator::Lt));
         match (first, last) {
             (Some(first), Some(last)) => Some(first.and(last)),
             (first, last) => first.or(last),
         }
     }
 
-    fn date_of(&self, micros: i64) -> Option<NaiveDate> {
-        let date = DateTime::<Utc>::from_timestamp_micros(micros)?.with_timezone(&self.time_zone).date_naive();
-        (1..=9999).contains(&date.year()).then_some(date)
+    /// The earliest date of any moment from `micros` on. Where the clock falls back over midnight a later moment has the
+    /// earlier date, so the smaller offset of the day that begins counts.
+    fn first_date(&self, micros: i64) -> Option<NaiveDate> {
+        let offset = self.offset_seconds(micros)?;
+        date_at(micros, self.offset_seconds(micros.saturating_add(MICROS_PER_DAY)).unwrap_or(offset).min(offset))
+    }
+
+    /// The latest date of any moment up to `micros`; see [`Self::first_date`].
+    fn last_date(&self, micros: i64) -> Option<NaiveDate> {
+        let offset = self.offset_seconds(micros)?;
+        date_at(micros, self.offset_seconds(micros.saturating_sub(MICROS_PER_DAY)).unwrap_or(offset).max(offset))
+    }
+
+    fn offset_seconds(&self, micros: i64) -> Option<i32> {
+        let instant = DateTime::from_timestamp_micros(micros)?.naive_utc();
+        Some(self.time_zone.offset_from_utc_datetime(&instant).fix().local_minus_utc())
     }
 
     /// `(year, month, day) >= date` for [`Operator::Gt`], `<=` for [`Operator::Lt`], written out: values are zero-padded
@@ -103,6 +131,13 @@ impl Dated {
             _ => false,
         }
     }
+}
+
+/// The date at an offset, in the years that a folder can name.
+fn date_at(micros: i64, offset_seconds: i32) -> Option<NaiveDate> {
+    let local = micros.checked_add(i64::from(offset_seconds) * 1_000_000)?;
+    let date = DateTime::from_timestamp_micros(local)?.date_naive();
+    (1..=9999).contains(&date.year()).then_some(date)
 }
 
 /// Casts to a zone other than UTC change what a comparison with a zoneless literal means, and coarser units round.
@@ -186,8 +221,9 @@ mod tests {
 
     fn dates(dated: &Dated, filter: Expr) -> (Option<String>, Option<String>) {
         let span = dated.span_of(&filter);
-        let date = |micros: Option<i64>| micros.and_then(|micros| dated.date_of(micros)).map(|date| date.to_string());
-        (date(span.first), date(span.last))
+        let first = span.first.and_then(|micros| dated.first_date(micros));
+        let last = span.last.and_then(|micros| dated.last_date(micros));
+        (first.map(|date| date.to_string()), last.map(|date| date.to_string()))
     }
 
     fn pair(first: &str, last: &str) -> (Option<String>, Option<String>) {
@@ -235,6 +271,31 @@ mod tests {
         let tokyo = dated(Tz::Asia__Tokyo);
         let filter = col("created_at").gt_eq(at("2024-06-01T15:00:00Z"));
         assert_eq!(dates(&tokyo, filter), pair("2024-06-02", ""));
+    }
+
+    /// In St. John's the clock fell back from 00:01 on 2010-11-07 to 23:01 on the day before, at 02:31 UTC.
+    #[test]
+    fn a_day_that_comes_back_is_not_left_out() {
+        let newfoundland = dated(Tz::America__St_Johns);
+        let before = || at("2010-11-07T02:30:30Z");
+        let after = || at("2010-11-07T02:31:10Z");
+        assert_eq!(dates(&newfoundland, col("created_at").gt_eq(before())), pair("2010-11-06", ""));
+        assert_eq!(dates(&newfoundland, col("created_at").lt_eq(after())), pair("", "2010-11-07"));
+        assert_eq!(dates(&newfoundland, col("created_at").lt_eq(before())), pair("", "2010-11-07"));
+        assert_eq!(dates(&newfoundland, col("created_at").gt_eq(after())), pair("2010-11-06", ""));
+    }
+
+    #[test]
+    fn the_table_says_how_its_rows_are_dated() {
+        let mut properties = HashMap::from(
+            [("partition_column", "seen"), ("partition_by", "month"), ("time_zone", "Asia/Tokyo")]
+                .map(|(name, value)| (format!("lakebed.{name}"), value.to_owned())),
+        );
+        let found = Dated::recorded(&properties).unwrap();
+        assert_eq!((found.column.as_str(), found.partition_by), ("seen", PartitionBy::Month));
+        assert_eq!(found.time_zone, Tz::Asia__Tokyo);
+        properties.insert("lakebed.time_zone".to_owned(), "Mars/Base".to_owned());
+        assert!(Dated::recorded(&properties).is_none() && Dated::recorded(&HashMap::new()).is_none());
     }
 
     #[test]

@@ -4,8 +4,7 @@ use super::days::Dated;
 use super::error::{QueryError, similar};
 use super::read_only::ReadStatement;
 use super::session;
-use crate::base::{PartitionBy, TableName};
-use chrono_tz::Tz;
+use crate::base::TableName;
 use deltalake::DeltaTable;
 use deltalake::datafusion::common::{DataFusionError, TableReference};
 use deltalake::datafusion::dataframe::DataFrame;
@@ -20,19 +19,16 @@ use std::path::PathBuf;
 pub struct QueryTable {
     pub(super) name: TableName,
     pub(super) delta: DeltaTable,
-    pub(super) dated: Dated,
+    pub(super) dated: Option<Dated>,
 }
 
 impl QueryTable {
-    /// `delta` is loaded; the other three say how its rows were put into year/month/day folders, as the pipeline file does.
-    pub fn new(
-        name: TableName,
-        delta: DeltaTable,
-        partition_column: &str,
-        partition_by: PartitionBy,
-        time_zone: Tz,
-    ) -> Self {
-        Self { name, delta, dated: Dated { column: partition_column.to_lowercase(), partition_by, time_zone } }
+    /// `delta` is loaded. How its rows were put into year/month/day folders is read from the table itself; one that does not
+    /// say is asked about without leaving folders out.
+    pub fn new(name: TableName, delta: DeltaTable) -> Self {
+        let snapshot = delta.snapshot().ok();
+        let dated = snapshot.and_then(|snapshot| Dated::recorded(snapshot.metadata().configuration()));
+        Self { name, delta, dated }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::output::OutputError;
 use crate::base::{Classify, RetryClass};
+use deltalake::arrow::datatypes::DataType;
 use deltalake::arrow::error::ArrowError;
 use deltalake::datafusion::common::{DataFusionError, SchemaError};
 use std::fmt::Write as _;
@@ -98,7 +99,7 @@ impl QueryError {
             DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) => {
                 Self::Invalid(one_line(message))
             }
-            other => Self::Execution(one_line(&other.message())),
+            other => Self::Execution(without_values(&other.message())),
         }
     }
 
@@ -132,8 +133,8 @@ impl QueryError {
         let reason = match error {
             ArrowError::DivideByZero => "division by zero".to_owned(),
             ArrowError::ArithmeticOverflow(_) => "a number is out of range".to_owned(),
-            ArrowError::CastError(text) | ArrowError::ParseError(text) => match text.rsplit_once(" to value of ") {
-                Some((_, target)) => format!("it cannot be cast to {}", one_line(target)),
+            ArrowError::CastError(text) | ArrowError::ParseError(text) => match target_type(text) {
+                Some(target) => format!("it cannot be cast to {target}"),
                 None => "it cannot be cast".to_owned(),
             },
             ArrowError::IoError(..) | ArrowError::ParquetError(_) => {
@@ -143,6 +144,26 @@ impl QueryError {
             _ => return Self::Execution("the engine could not compute a column of the answer".into()),
         };
         Self::Value(reason)
+    }
+}
+
+/// The type at the end of "Cannot cast string '…' to value of Int32 type", if it is one: the value may hold the same words.
+fn target_type(text: &str) -> Option<DataType> {
+    let (_, target) = text.rsplit_once(" to value of ")?;
+    target.trim().trim_end_matches(" type").parse().ok()
+}
+
+/// The beginning of a sentence, up to where it may quote a value: functions write theirs with and without quotation marks.
+fn without_values(message: &str) -> String {
+    let may_open_a_value =
+        |letter: char| !(letter.is_ascii_alphabetic() || letter == ' ' || letter == '_' || letter == ',');
+    let line = one_line(message);
+    match line.find(may_open_a_value) {
+        None => line,
+        Some(end) => {
+            let words = line.get(..end).unwrap_or_default().trim_end();
+            format!("{words} … (what follows is not shown, because it may hold a value of the lake)")
+        }
     }
 }
 
@@ -212,6 +233,26 @@ mod tests {
         let arrow = ArrowError::CastError("Cannot cast string 'hunter2' to value of Int32 type".into());
         let error = QueryError::from_datafusion(&DataFusionError::ArrowError(Box::new(arrow), None), 0).to_string();
         assert!(!error.contains("hunter2") && error.contains("Int32"), "{error}");
+    }
+
+    #[test]
+    fn no_error_of_a_function_quotes_the_value() {
+        for message in [
+            "Error parsing timestamp from 'canary': error parsing date",
+            "Error parsing timestamp from 'it's canary' using format '%Y'",
+            "Month value \"canary\" is out of range",
+            "Failed to decode value: canary",
+            "Number 4711 canary",
+        ] {
+            let error = DataFusionError::Execution(message.to_owned());
+            let text = QueryError::from_datafusion(&error, 0).to_string();
+            assert!(!text.contains("canary") && !text.contains("4711"), "{text}");
+        }
+        for message in ["Cannot cast string 'x to value of canary' to bool", "Cannot cast value canary"] {
+            let arrow = ArrowError::CastError(message.to_owned());
+            let error = QueryError::from_datafusion(&DataFusionError::ArrowError(Box::new(arrow), None), 0).to_string();
+            assert!(!error.contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -16,13 +16,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct LakeTableProvider {
     scan: DeltaScanNext,
-    dated: Dated,
+    dated: Option<Dated>,
 }
 
 impl LakeTableProvider {
     /// Over the version that `table` has loaded. Partition columns are plain strings: a dictionary would be no smaller here
     /// and is a type of its own in joins and in what users read.
-    pub(super) fn new(table: &DeltaTable, dated: Dated) -> Result<Self> {
+    pub(super) fn new(table: &DeltaTable, dated: Option<Dated>) -> Result<Self> {
         let snapshot = table.snapshot().map_err(external)?.snapshot().clone();
         let scan = DeltaScanNext::new(snapshot, DeltaScanConfig::new().with_wrap_partition_values(false))?;
         Ok(Self { scan, dated })
@@ -50,7 +50,7 @@ impl TableProvider for LakeTableProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match self.dated.folder_filter(filters) {
+        match self.dated.as_ref().and_then(|dated| dated.folder_filter(filters)) {
             Some(folders) => {
                 let filters: Vec<Expr> = filters.iter().cloned().chain([folders]).collect();
                 self.scan.scan(session, projection, &filters, limit).await

@@ -2,8 +2,7 @@
 
 use super::output::Format;
 use super::*;
-use crate::base::{PartitionBy, TableName};
-use chrono_tz::Tz;
+use crate::base::TableName;
 use deltalake::arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use deltalake::datafusion::datasource::physical_plan::FileScanConfig;
 use deltalake::datafusion::datasource::source::DataSourceExec;
@@ -32,6 +31,12 @@ async fn empty_lake() -> (TempDir, DeltaTable) {
         .with_column("created_at", DataType::Primitive(PrimitiveType::Timestamp), true, None)
         .with_columns(names.map(|name| deltalake::kernel::StructField::new(name, string(), true)))
         .with_partition_columns(["year", "month", "day"])
+        .with_raise_if_key_not_exists(false)
+        .with_configuration([
+            ("lakebed.partition_column", Some("created_at")),
+            ("lakebed.partition_by", Some("day")),
+            ("lakebed.time_zone", Some("UTC")),
+        ])
         .await
         .unwrap();
     (folder, table)
@@ -67,7 +72,7 @@ fn events(day: i64) -> RecordBatch {
 
 fn engine(table: &DeltaTable) -> QueryEngine {
     let name = TableName::new("public", "security_event");
-    let table = QueryTable::new(name, table.clone(), "created_at", PartitionBy::Day, Tz::UTC);
+    let table = QueryTable::new(name, table.clone());
     let options = QueryOptions {
         database: Some("idp_archive".into()),
         memory_limit_bytes: 64 << 20,
@@ -192,7 +197,7 @@ async fn a_table_has_three_names_in_any_case() {
     assert!(csv(&engine, "SHOW TABLES").await.contains("idp_archive,security_event"));
     assert!(csv(&engine, "DESCRIBE security_event").await.contains("year,Utf8"));
     let script = "SELECT 1 AS a; SELECT user_id FROM security_event WHERE day = '01' ORDER BY created_at";
-    assert_eq!(csv(&engine, script).await, "a\n1\n\nuser_id\nu1\n\"\"\n\n");
+    assert_eq!(csv(&engine, script).await, "a\n1\n\nuser_id\nu1\n\"\"\n\"\"\n");
 }
 
 #[tokio::test]
@@ -305,8 +310,7 @@ async fn an_empty_table_answers_with_no_rows() {
 #[tokio::test]
 async fn memory_is_bounded_and_a_sort_beyond_it_spills() {
     let (_folder, table) = lake().await;
-    let table =
-        QueryTable::new(TableName::new("public", "security_event"), table, "created_at", PartitionBy::Day, Tz::UTC);
+    let table = QueryTable::new(TableName::new("public", "security_event"), table);
     let spill = TempDir::new().unwrap();
     let options = QueryOptions {
         database: None,

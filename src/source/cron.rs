@@ -1,7 +1,7 @@
 //! pg_cron's jobs, read in the database where it is installed.
 
 use super::SourceError;
-use super::read::{field, read};
+use super::read::{field, read, read_one};
 use tokio_postgres::{Client, Row};
 
 /// A row of `cron.job`.
@@ -37,6 +37,15 @@ pub async fn cron_jobs(client: &Client, database: &str) -> Result<Vec<CronJob>, 
         })
     };
     read(client, "reading pg_cron's jobs", SQL, &[&database]).await?.iter().map(job).collect()
+}
+
+/// Whether pg_cron's row-level security hides the jobs of other users from the asking role.
+///
+/// # Errors
+/// As [`cron_jobs`].
+pub async fn sees_own_jobs_only(client: &Client) -> Result<bool, SourceError> {
+    const SQL: &str = "SELECT row_security_active('cron.job'::text) AS hidden";
+    field(&read_one(client, "reading one's rights on pg_cron's jobs", SQL, &[]).await?, "hidden")
 }
 
 /// Whether a job runs partman's maintenance: `run_maintenance()` or `run_maintenance_proc()`, of whatever schema.

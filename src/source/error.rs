@@ -99,7 +99,9 @@ pub enum SourceError {
         close: Vec<String>,
     },
     /// The column that should date a row has no date.
-    #[error("column {column} of {table} cannot date a row: partition_column must be a date, timestamp or timestamptz")]
+    #[error(
+        "column {column} of {table} cannot date a row; name a date, timestamp or timestamptz with partition_column in [[table]]"
+    )]
     PartitionColumnType {
         /// As configured.
         table: TableName,
@@ -224,6 +226,23 @@ mod tests {
         }
         for code in ["42501", "42P01", "22023", "28P01", "0A000"] {
             assert_eq!(refused(code).retry_class(), RetryClass::Definite, "{code}");
+        }
+    }
+
+    /// `check` shows what follows the first "; " as the remedy.
+    #[test]
+    fn a_wrong_table_names_its_remedy() {
+        let (table, column) = (TableName::new("public", "t"), "at".to_owned());
+        let errors = [
+            SourceError::PartitionColumnType { table: table.clone(), column: column.clone() },
+            SourceError::PartitionColumnMissing { table: table.clone(), column: column.clone(), close: Vec::new() },
+            SourceError::NotATable { table: table.clone(), kind: "a view" },
+            SourceError::KeyNotPublished { table: table.clone(), column },
+            SourceError::NotLogged { table },
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.split_once("; ").is_some_and(|(_, remedy)| !remedy.is_empty()), "{text}");
         }
     }
 

@@ -6,7 +6,9 @@
 
 use super::read::{execute, field, read, read_one};
 use super::template::render;
-use super::{CronJob, SourceError, TableFacts, detached_tables, leaves, publication, role, unreadable_tables};
+use super::{
+    CronJob, SourceError, TableFacts, detached_tables, leaves, publication, refused_in_schema, role, unreadable_tables,
+};
 use crate::base::TableName;
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
@@ -60,19 +62,14 @@ pub async fn plan(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step
             SQL_CONNECT,
             &[login_variable, ("database", &database)],
         )?,
-        step(
-            "schema",
-            wanted.archive,
-            login.is_some() && may_use_schema(client, wanted.login, wanted.archive).await?,
-            SQL_ARCHIVE,
-            &[login_variable, ("archive", wanted.archive)],
-        )?,
     ];
+    let makers = leaf_makers(client, wanted).await?;
+    steps.extend(archive_steps(client, wanted, &makers, login.is_some()).await?);
     for table in wanted.tables {
         steps.push(table_step(client, wanted, table, login.is_some()).await?);
     }
     if !login.is_some_and(|role| role.superuser) {
-        steps.extend(future_leaves(client, wanted).await?);
+        steps.extend(future_leaves(client, wanted, &makers).await?);
     }
     steps.extend(partman_step(client, wanted).await?);
     steps.extend(publication_steps(client, wanted).await?);
@@ -161,8 +158,52 @@ async fn table_step(
     step("SELECT on every leaf of", &name.to_string(), present, SQL_TABLE, &variables)
 }
 
+/// The pairs of schema and role that makes leaves there: owners where their tables are, and whoever runs maintenance everywhere.
+async fn leaf_makers(client: &Client, wanted: &Installation<'_>) -> Result<BTreeSet<(String, String)>, SourceError> {
+    let mut makers: BTreeSet<(String, String)> = BTreeSet::new();
+    for table in wanted.tables.iter().filter(|table| table.partitioning.is_some()) {
+        makers.insert((table.shape.table.schema.clone(), table.owner.clone()));
+        let leaves = leaves(client, table.oid).await?;
+        makers.extend(leaves.into_iter().map(|leaf| (leaf.table.schema, leaf.owner)));
+    }
+    let schemas: BTreeSet<String> = makers.iter().map(|(schema, _)| schema.clone()).collect();
+    for user in wanted.maintenance_users {
+        makers.extend(schemas.iter().map(|schema| (schema.clone(), user.clone())));
+    }
+    Ok(makers)
+}
+
+/// One step for each role that moves leaves into the archive schema. The first, the owner of a table, becomes the owner of a schema
+/// that is missing.
+async fn archive_steps(
+    client: &Client,
+    wanted: &Installation<'_>,
+    makers: &BTreeSet<(String, String)>,
+    login_exists: bool,
+) -> Result<Vec<Step>, SourceError> {
+    let first = wanted.tables.iter().find(|table| table.partitioning.is_some()).or(wanted.tables.first());
+    let mut creators: Vec<String> = first.map(|table| table.owner.clone()).into_iter().collect();
+    for (_, maker) in makers {
+        if !creators.contains(maker) {
+            creators.push(maker.clone());
+        }
+    }
+    let refused = refused_in_schema(client, wanted.archive, &creators).await?;
+    let usable = login_exists && may_use_schema(client, wanted.login, wanted.archive).await?;
+    let one = |creator: &String| {
+        let present = usable && refused.as_ref().is_some_and(|refused| !refused.contains(creator));
+        let variables = [("login", wanted.login), ("archive", wanted.archive), ("creator", creator.as_str())];
+        step("schema", &format!("{}, where {creator} may create", wanted.archive), present, SQL_ARCHIVE, &variables)
+    };
+    creators.iter().map(one).collect()
+}
+
 /// One step for each pair of schema and role that makes leaves there.
-async fn future_leaves(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+async fn future_leaves(
+    client: &Client,
+    wanted: &Installation<'_>,
+    makers: &BTreeSet<(String, String)>,
+) -> Result<Vec<Step>, SourceError> {
     const SQL: &str = "
         SELECT EXISTS (
             SELECT FROM pg_catalog.pg_default_acl d
@@ -172,14 +213,8 @@ async fn future_leaves(client: &Client, wanted: &Installation<'_>) -> Result<Vec
             JOIN pg_catalog.pg_roles grantee ON grantee.oid = a.grantee
             WHERE d.defaclobjtype = 'r' AND a.privilege_type = 'SELECT' AND creator.rolname = $1::text
               AND n.nspname = $2::text AND grantee.rolname = $3::text) AS present";
-    let mut pairs: BTreeSet<(String, String)> = BTreeSet::new();
-    for table in wanted.tables.iter().filter(|table| table.partitioning.is_some()) {
-        let owners = leaves(client, table.oid).await?.into_iter().map(|leaf| leaf.owner);
-        let creators = owners.chain([table.owner.clone()]).chain(wanted.maintenance_users.iter().cloned());
-        pairs.extend(creators.map(|creator| (table.shape.table.schema.clone(), creator)));
-    }
     let mut steps = Vec::new();
-    for (schema, creator) in pairs.iter().filter(|(_, creator)| creator != wanted.login) {
+    for (schema, creator) in makers.iter().filter(|(_, creator)| creator != wanted.login) {
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [creator, schema, &wanted.login];
         let row = read_one(client, "reading default privileges", SQL, &parameters).await?;
         let variables = [("login", wanted.login), ("schema", schema), ("creator", creator)];
@@ -249,6 +284,17 @@ mod tests {
         };
         assert!(plan_cron(&[job], "idpserver", "partman").unwrap().present);
         assert!(plan_cron(&[], "x", "Part Man").unwrap().sql.contains("CALL \"Part Man\".run_maintenance_proc()"));
+    }
+
+    /// By hand the files run in a superuser's session, where a function of a writable schema must not stand in for the server's.
+    #[test]
+    fn every_file_pins_the_search_path_first() {
+        let files =
+            [SQL_LOGIN, SQL_CONNECT, SQL_ARCHIVE, SQL_TABLE, SQL_FUTURE, SQL_PARTMAN, SQL_PUBLICATION, SQL_CRON];
+        for (file, text) in files {
+            let first = text.lines().find(|line| !line.is_empty() && !line.starts_with("--"));
+            assert_eq!(first, Some("SET search_path = '';"), "{file}");
+        }
     }
 
     #[test]

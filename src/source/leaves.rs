@@ -32,7 +32,7 @@ pub async fn leaves(client: &Client, root_oid: u32) -> Result<Vec<Leaf>, SourceE
         SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.relkind::text AS kind,
                c.relreplident::text AS identity, pg_get_userbyid(c.relowner)::text AS owner,
                coalesce(pg_get_expr(c.relpartbound, c.oid), '') AS bound
-        FROM pg_partition_tree($1::oid::regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+        FROM pg_catalog.pg_partition_tree($1::oid::regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE t.isleaf AND c.oid <> $1::oid ORDER BY 2, 3";
     let rows = read(client, "reading the table's leaves", SQL, &[&root_oid]).await?;
@@ -63,13 +63,14 @@ pub async fn detached_tables(
         SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_class root ON root.oid = $1::oid
-        CROSS JOIN LATERAL regexp_replace(c.relname, '_p[0-9][0-9wq_]*$', '') AS stem
-        WHERE n.nspname = $2::text AND c.relkind = 'r' AND NOT c.relispartition AND stem <> c.relname
-          AND (stem = root.relname OR (octet_length(c.relname) = 63 AND starts_with(root.relname::text, stem)))
-          AND (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
-               WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
-            = (SELECT array_agg((attname, atttypid, atttypmod)::text ORDER BY attname) FROM pg_catalog.pg_attribute
-               WHERE attrelid = root.oid AND attnum > 0 AND NOT attisdropped)
+        CROSS JOIN LATERAL pg_catalog.regexp_replace(c.relname::text, '_p[0-9][0-9wq_]*$', '') AS stem
+        WHERE n.nspname = $2::text AND c.relkind = 'r' AND NOT c.relispartition AND stem <> c.relname::text
+          AND (stem = root.relname::text
+               OR (pg_catalog.octet_length(c.relname::text) = 63 AND pg_catalog.starts_with(root.relname::text, stem)))
+          AND (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+               FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+            = (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+               FROM pg_catalog.pg_attribute WHERE attrelid = root.oid AND attnum > 0 AND NOT attisdropped)
         ORDER BY 3";
     let rows = read(client, "looking for detached tables", SQL, &[&root_oid, &archive]).await?;
     rows.iter().map(|row| Ok((field(row, "oid")?, name(row)?))).collect()

@@ -33,7 +33,7 @@ mod table;
 mod template;
 
 pub use bounds::{BoundAlignment, LeafBound};
-pub use cron::{CronJob, cron_jobs, runs_maintenance};
+pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use error::SourceError;
 pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_verifier};
 pub use leaves::{Leaf, detached_tables, leaves};
@@ -42,7 +42,7 @@ pub use partman::{PartmanConfig, PartmanFacts, partman};
 pub use publication::{Problem, PublicationFacts, PublishedTable, publication};
 pub use quote::{qualified, quote_identifier, quote_literal};
 pub use read::prepare_session;
-pub use role::{RoleFacts, role, unreadable_tables};
+pub use role::{RoleFacts, refused_in_schema, role, unreadable_tables};
 pub use rows::holds_rows;
 pub use server::{ServerFacts, server};
 pub use slot::{SlotFacts, SlotHolder, slot};

@@ -1,7 +1,7 @@
 //! The pipeline's login: what it may do.
 
 use super::SourceError;
-use super::read::{field, read};
+use super::read::{field, read, unsigned};
 use crate::base::TableName;
 use tokio_postgres::Client;
 
@@ -20,6 +20,8 @@ pub struct RoleFacts {
     pub superuser: bool,
     /// CONNECT on the database that was asked.
     pub can_connect: bool,
+    /// Objects of every database that belong to it (`pg_shdepend`); the bootstrap superuser's are not counted by the server.
+    pub owned_objects: u64,
 }
 
 /// Reads a role; `None` when there is none of that name.
@@ -29,8 +31,10 @@ pub struct RoleFacts {
 pub async fn role(client: &Client, name: &str) -> Result<Option<RoleFacts>, SourceError> {
     const SQL: &str = "
         SELECT rolcanlogin, rolreplication, rolbypassrls, rolsuper,
-               has_database_privilege(oid, current_database(), 'CONNECT') AS can_connect
-        FROM pg_catalog.pg_roles WHERE rolname = $1::text";
+               has_database_privilege(oid, current_database(), 'CONNECT') AS can_connect,
+               (SELECT count(*) FROM pg_catalog.pg_shdepend d
+                WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o') AS owned
+        FROM pg_catalog.pg_roles r WHERE rolname = $1::text";
     let Some(row) = read(client, "reading the login's rights", SQL, &[&name]).await?.into_iter().next() else {
         return Ok(None);
     };
@@ -41,6 +45,7 @@ pub async fn role(client: &Client, name: &str) -> Result<Option<RoleFacts>, Sour
         bypasses_row_security: field(&row, "rolbypassrls")?,
         superuser: field(&row, "rolsuper")?,
         can_connect: field(&row, "can_connect")?,
+        owned_objects: unsigned(&row, "owned")?.unwrap_or(0),
     }))
 }
 
@@ -59,4 +64,23 @@ pub async fn unreadable_tables(client: &Client, role: &str, oids: &[u32]) -> Res
     rows.iter()
         .map(|row| Ok(TableName { schema: field(row, "schema_name")?, name: field(row, "table_name")? }))
         .collect()
+}
+
+/// Of the roles given by name, those that cannot create in `schema`, as whoever runs partman's retention must be able to in the
+/// archive schema; `None` when there is no such schema. A role that does not exist is not among them.
+///
+/// # Errors
+/// As any statement.
+pub async fn refused_in_schema(
+    client: &Client,
+    schema: &str,
+    roles: &[String],
+) -> Result<Option<Vec<String>>, SourceError> {
+    const SQL: &str = "
+        SELECT ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.rolname::text = ANY ($2::text[])
+                     AND NOT (has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_schema_privilege(r.oid, n.oid, 'CREATE'))
+                     ORDER BY 1) AS refused
+        FROM pg_catalog.pg_namespace n WHERE n.nspname = $1::text";
+    let rows = read(client, "reading the archive schema's rights", SQL, &[&schema, &roles]).await?;
+    rows.first().map(|row| field(row, "refused")).transpose()
 }

@@ -61,6 +61,17 @@ pub(super) fn channel(bytes_max: usize) -> (Outlet, mpsc::Receiver<WalBatch>) {
 }
 
 impl Outlet {
+    /// Whether batches wait that the consumer has not taken yet.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.sender.capacity() < self.sender.max_capacity()
+    }
+
+    /// Waits until the consumer has taken every batch, or is gone. Cancel-safe: nothing is held when it is dropped.
+    pub(super) async fn emptied(&self) {
+        // All the places are free at once only when nothing waits; they are given back unused.
+        let _ = self.sender.reserve_many(self.sender.max_capacity()).await;
+    }
+
     /// Waits for room. Cancel-safe: nothing is held when it is dropped.
     pub(super) async fn room(&self, bytes: usize) -> Result<Room<'_>, Disconnected> {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.permits_max);
@@ -105,6 +116,21 @@ mod tests {
         assert!(!send(&outlet, &[0; 1]));
         assert_eq!(receiver.try_recv().unwrap().len_bytes(), 500);
         assert!(send(&outlet, &[0; 1]));
+    }
+
+    #[test]
+    fn a_hungry_consumer_is_noticed() {
+        let (outlet, mut receiver) = channel(100);
+        assert!(!outlet.has_waiting() && outlet.emptied().now_or_never().is_some());
+        assert!(send(&outlet, b"a") && send(&outlet, b"b"));
+        let first = receiver.try_recv().unwrap();
+        assert!(outlet.has_waiting() && outlet.emptied().now_or_never().is_none());
+        let second = receiver.try_recv().unwrap();
+        assert!(!outlet.has_waiting() && outlet.emptied().now_or_never().is_some(), "what is taken does not wait");
+        drop((first, second));
+        assert!(send(&outlet, b"c"));
+        drop(receiver);
+        assert!(outlet.emptied().now_or_never().is_some());
     }
 
     #[test]

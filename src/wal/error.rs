@@ -83,7 +83,7 @@ pub enum WalError {
         server: ServerError,
     },
     /// The socket broke.
-    #[error("the replication connection to {endpoint} broke ({source}): it is opened again")]
+    #[error("the replication connection to {endpoint} broke ({source}): start lakebed again, nothing unacknowledged is lost")]
     Io {
         /// Where.
         endpoint: String,

@@ -2,7 +2,8 @@
 //! rows on being woken; reads of a quarter of a megabyte spend 0.3.
 //!
 //! While a backlog flows, a TCP socket sleeps until [`LOW_WATER_BYTES`] are there, and a Unix socket, where every send of the
-//! server is its own read, is left alone for [`UNIX_PAUSE`] after a small read. When [`PATIENCE`] passes without a wake-up, the
+//! server is its own read, is left alone after a small read while the consumer has something to take: until it has taken all
+//! of it, for [`UNIX_PAUSE`] at most. A consumer that waits is never made to wait longer. When [`PATIENCE`] passes without a wake-up, the
 //! low-water mark falls to 1, so the last rows wait that long at most.
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 pub(super) const LOW_WATER_BYTES: u32 = 256 << 10;
 /// The longest that bytes below the mark lie in the socket.
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
-/// Between reads of a Unix socket while a backlog flows; the finest that tokio's timer does.
+/// At most between reads of a Unix socket while a backlog flows; the finest that tokio's timer does.
 pub(super) const UNIX_PAUSE: Duration = Duration::from_millis(1);
 /// As much within `PATIENCE` is a backlog: 3.2 MB/s.
 const BACKLOG_BYTES: usize = 32 << 10;
@@ -53,9 +54,9 @@ impl Pace {
         self.backlog
     }
 
-    /// The pause after a read of `bytes` from a Unix socket.
-    pub(super) fn unix_pause(&self, bytes: usize) -> Option<Duration> {
-        (self.backlog && bytes < LARGE_READ_BYTES).then_some(UNIX_PAUSE)
+    /// The pause after a read of `bytes` from a Unix socket, `consumer_is_fed` if batches wait for the consumer.
+    pub(super) fn unix_pause(&self, bytes: usize, consumer_is_fed: bool) -> Option<Duration> {
+        (self.backlog && consumer_is_fed && bytes < LARGE_READ_BYTES).then_some(UNIX_PAUSE)
     }
 }
 
@@ -70,8 +71,9 @@ mod tests {
         assert!(!pace.read(start, BACKLOG_BYTES - 1));
         assert!(pace.read(start + PATIENCE, 1));
         assert!(!pace.read(start + PATIENCE, 1), "it begins once");
-        assert_eq!(pace.unix_pause(100), Some(UNIX_PAUSE));
-        assert_eq!(pace.unix_pause(LARGE_READ_BYTES), None);
+        assert_eq!(pace.unix_pause(100, true), Some(UNIX_PAUSE));
+        assert_eq!(pace.unix_pause(100, false), None, "the consumer is hungry");
+        assert_eq!(pace.unix_pause(LARGE_READ_BYTES, true), None);
         pace.silence();
         assert!(!pace.is_backlog());
     }

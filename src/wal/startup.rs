@@ -16,6 +16,10 @@ const PINNED: &[(&str, &str)] = &[
     ("TimeZone", "UTC"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
+    // regclass and its kind leave out a schema that is on the path; pg_catalog always is.
+    ("search_path", ""),
+    // So that a publication that is skipped does not go unheard.
+    ("client_min_messages", "warning"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),

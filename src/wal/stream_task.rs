@@ -7,7 +7,7 @@ use super::feedback::{Feedback, put_status_update};
 use super::intake::{Cut, Intake};
 use super::pace::{LOW_WATER_BYTES, PATIENCE, Pace};
 use super::stream::StreamOptions;
-use crate::connect::{ServerError, Socket};
+use crate::connect::{ServerError, Socket, sqlstate};
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::{
     COMMAND_COMPLETE_TAG, COPY_DONE_TAG, ERROR_RESPONSE_TAG, NOTICE_RESPONSE_TAG, PARAMETER_STATUS_TAG,
@@ -56,7 +56,7 @@ struct Clock {
     /// An answer has been asked for since.
     asked: bool,
     next_feedback: Instant,
-    /// A Unix socket is left alone until then.
+    /// A Unix socket is left alone until then, or until the consumer has taken everything.
     read_again: Instant,
     /// Status updates wait for the one before to leave; several become one.
     status_due: bool,
@@ -67,6 +67,7 @@ enum Event {
     Acknowledged,
     Time,
     Delivered,
+    Hungry,
     Link(Progress),
 }
 
@@ -133,7 +134,8 @@ impl StreamTask {
     /// Everything that is not CopyData (section 55.2.7 of PostgreSQL's manual).
     fn other_message(&self, tag: u8, body: &[u8]) -> Result<Flow, WalError> {
         match tag {
-            NOTICE_RESPONSE_TAG | PARAMETER_STATUS_TAG => Ok(Flow::On),
+            NOTICE_RESPONSE_TAG => missing_publication(body, &self.options.publication).map_or(Ok(Flow::On), Err),
+            PARAMETER_STATUS_TAG => Ok(Flow::On),
             // A server that shuts down sends CommandComplete without CopyDone.
             COPY_DONE_TAG | COMMAND_COMPLETE_TAG => Ok(Flow::End),
             ERROR_RESPONSE_TAG => Err(WalError::from_stream(ServerError::from_fields(body), &self.options.publication)),
@@ -197,7 +199,8 @@ impl StreamTask {
     async fn wait(&mut self, waiting: &mut Option<Bytes>) -> Result<Event, WalError> {
         let reading = waiting.is_none();
         let deadline = self.deadline(reading);
-        let may_read = reading && self.clock.read_again <= Instant::now();
+        let pausing = reading && self.clock.read_again > Instant::now();
+        let may_read = reading && !pausing;
         let Self { link, intake, outlet, feedback, stop, endpoint, .. } = self;
         let room = async {
             match waiting.as_ref() {
@@ -205,11 +208,13 @@ impl StreamTask {
                 None => pending().await,
             }
         };
+        let hungry = async { if pausing { outlet.emptied().await } else { pending().await } };
         let mut space = may_read.then(|| intake.space());
         tokio::select! {
             () = stop.notified() => Ok(Event::Stop),
             () = feedback.moved() => Ok(Event::Acknowledged),
             () = sleep_until(deadline) => Ok(Event::Time),
+            () = hungry => Ok(Event::Hungry),
             room = room => match room {
                 Err(Disconnected) => Ok(Event::Stop),
                 Ok(room) => {
@@ -231,6 +236,7 @@ impl StreamTask {
             Event::Time | Event::Link(Progress::Written) => {}
             // The server's silence counts from when it is listened to again.
             Event::Delivered => self.heard(now),
+            Event::Hungry => self.clock.read_again = now,
             Event::Link(Progress::Read(0)) => return Err(WalError::Closed { endpoint: self.endpoint.clone() }),
             Event::Link(Progress::Read(bytes)) => {
                 self.heard(now);
@@ -238,7 +244,7 @@ impl StreamTask {
                     self.set_low_water(LOW_WATER_BYTES);
                 }
                 if self.link.socket.is_unix()
-                    && let Some(pause) = self.pace.unix_pause(bytes)
+                    && let Some(pause) = self.pace.unix_pause(bytes, self.outlet.has_waiting())
                 {
                     self.clock.read_again = now + pause;
                 }
@@ -297,6 +303,14 @@ impl StreamTask {
     }
 }
 
+/// PostgreSQL 18 warns that it skips a publication which does not exist yet at this point of the WAL, and goes on without its
+/// rows; older servers end the stream.
+fn missing_publication(notice: &[u8], publication: &str) -> Option<WalError> {
+    let server = ServerError::from_warning(notice)?;
+    let skipped = server.is(sqlstate::WRONG_STATE) && server.message.contains(publication);
+    skipped.then(|| WalError::PublicationMissing { publication: publication.to_owned(), server })
+}
+
 /// What the socket did.
 enum Progress {
     /// Everything queued has left.
@@ -344,5 +358,25 @@ impl Link {
             self.unflushed = false;
         }
         flushed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Classify, RetryClass};
+
+    #[test]
+    fn a_skipped_publication_ends_the_stream_and_other_notices_do_not() {
+        let notice = |severity: &str, code: &str| {
+            let message = "skipped loading publication \"lakebed\"";
+            format!("S{severity}\0V{severity}\0C{code}\0M{message}\0Dit does not exist\0\0").into_bytes()
+        };
+        let error = missing_publication(&notice("WARNING", "55000"), "lakebed").unwrap();
+        assert!(matches!(error, WalError::PublicationMissing { .. }) && error.retry_class() == RetryClass::Definite);
+        assert!(missing_publication(&notice("NOTICE", "55000"), "lakebed").is_none());
+        assert!(missing_publication(&notice("WARNING", "01000"), "lakebed").is_none());
+        assert!(missing_publication(&notice("WARNING", "55000"), "other").is_none());
+        assert!(missing_publication(b"", "lakebed").is_none());
     }
 }

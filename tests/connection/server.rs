@@ -85,7 +85,7 @@ impl Server {
     }
 }
 
-/// One authority, one server certificate for localhost, one client certificate for role `certified`, one stranger's authority.
+/// One authority with a server certificate for localhost and a client certificate for role `certified`, and a stranger.
 fn certificates(folder: &Path) {
     let script = r#"
         set -e
@@ -94,7 +94,8 @@ fn certificates(folder: &Path) {
         issue() {
             openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj /CN=$2
             printf "$3" > $1.ext
-            openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -sha384 -extfile $1.ext -out $1.crt
+            openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
+                -days 30 -sha384 -extfile $1.ext -out $1.crt
         }
         issue server localhost 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n'
         issue client certified 'basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n'

@@ -6,7 +6,10 @@ mod reader;
 pub use process::{Finished, RunningRun, lakebed};
 pub use reader::{assert_lake_equals_source, lake_rows};
 
-use lakebed::demo::{Cluster, ClusterOptions, CustomerOptions, ServerKind, create_customer};
+use lakebed::demo::customer::{self, CustomerOptions};
+use lakebed::demo::generator::{Generator, GeneratorOptions};
+use lakebed::demo::load::{self, Written};
+use lakebed::demo::{Cluster, ClusterOptions, ServerKind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -49,9 +52,8 @@ impl Site {
     /// A server of the kind with the customer's tables, leaves for `history_days` back, and a pipeline file for both tables.
     pub async fn with_history(server: ServerKind, history_days: u32) -> Self {
         let site = Self::bare(server).await;
-        create_customer(&site.cluster, &CustomerOptions { premake_days: 4, ..CustomerOptions::with_history(history_days) })
-            .await
-            .unwrap();
+        let options = CustomerOptions { premake_days: 4, ..CustomerOptions::with_history(history_days) };
+        customer::create(&site.cluster, &options).await.unwrap();
         site.write_pipeline(&site.pipeline_text());
         site
     }
@@ -146,7 +148,16 @@ impl Site {
         tokio::time::timeout(std::time::Duration::from_secs(60), condition).await.unwrap_or_else(|_| panic!("never: {sql}"));
     }
 
-    /// A few believable rows, `count` of them on `days` days, the newest now.
+    /// Believable rows of both tables, from a seed that is printed when the test fails.
+    pub async fn load_history(&self, seed: u64, days: u32, rows: u64, transaction_rows: usize) -> Written {
+        eprintln!("generator seed {seed}");
+        let mut connection = self.cluster.connect(DATABASE).await.unwrap();
+        let mut generator = Generator::new(GeneratorOptions::with_seed(seed));
+        let history = generator.history(days, rows, chrono::Utc::now().naive_utc());
+        load::load_history(&mut connection, history, transaction_rows, |_| {}).await.unwrap()
+    }
+
+    /// A few simple events, `count` of them on `days` days, the newest now.
     pub async fn insert_events(&self, count: u32, days: u32) {
         self.sql(&format!(
             "INSERT INTO public.security_event

@@ -53,9 +53,10 @@ fn command(pipeline: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakebed"));
     command.args(arguments).arg("--pipeline").arg(pipeline);
     // Nothing of the machine's own libpq set-up may reach a test.
-    for variable in ["PGPASSWORD", "PGSERVICE", "PGSSLMODE", "PGHOST", "PGUSER", "PGDATABASE", "RUST_LOG", "LAKEBED_PIPELINE"] {
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name.starts_with("LAKEBED_")) {
         command.env_remove(variable);
     }
+    command.env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

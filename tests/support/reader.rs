@@ -12,8 +12,13 @@ fn python() -> String {
 pub async fn assert_lake_equals_source(site: &Site, table: &str, partition_column: &str, partition_by: &str) -> u64 {
     let columns = site
         .value(&format!(
-            "SELECT json_agg(json_build_array(attname, format_type(atttypid, atttypmod)) ORDER BY attnum)::text
-             FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+            "WITH RECURSIVE base (attnum, attname, type, modifier) AS (
+                 SELECT attnum, attname, atttypid, atttypmod FROM pg_attribute
+                 WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
+                 UNION ALL
+                 SELECT attnum, attname, t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype = 'd')
+             SELECT json_agg(json_build_array(attname, format_type(type, modifier)) ORDER BY attnum)::text
+             FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype <> 'd'"
         ))
         .await;
     let key = site

@@ -59,9 +59,14 @@ impl Findings {
         self.failed_text(area, &error.to_string());
     }
 
-    /// An error whose message ends with its remedy.
+    /// An error whose message ends with its remedy. Where it names none, the remedy depends on what was looked at.
     pub(super) fn failed_text(&mut self, area: Area, message: &str) {
-        let (what, remedy) = message.split_once("; ").unwrap_or((message, "look into the server's log"));
+        let nowhere_else = match area {
+            Area::Lake => "look at the store of [lake].url and what else writes there",
+            _ => "look into the server's log",
+        };
+        let last = || message.rsplit_once(": ").filter(|_| area == Area::Lake);
+        let (what, remedy) = message.split_once("; ").or_else(last).unwrap_or((message, nowhere_else));
         self.error(area, what, remedy);
     }
 
@@ -138,6 +143,21 @@ mod tests {
             {"severity": "error", "area": "table", "what": "table a.b has no primary key",
              "remedy": "add one: ALTER TABLE x; SELECT 1"}]});
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_message_without_a_remedy_is_not_sent_to_another_place() {
+        let mut findings = Findings::default();
+        findings.failed_text(Area::Lake, "the Delta table at file:///l was not written by lakebed: move it away");
+        findings.failed_text(Area::Lake, "position 0/1 does not fit");
+        findings.failed_text(Area::Table, "reading: the server says: no (SQLSTATE 42P01)");
+        let remedies: Vec<&str> = findings.all().iter().filter_map(|finding| finding.remedy.as_deref()).collect();
+        let expected = [
+            "move it away",
+            "look at the store of [lake].url and what else writes there",
+            "look into the server's log",
+        ];
+        assert_eq!(remedies, expected);
     }
 
     #[test]

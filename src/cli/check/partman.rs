@@ -2,7 +2,7 @@
 
 use super::finding::{Area, Findings};
 use crate::connect::{self, Settings};
-use crate::source::{self, PartmanConfig, TableFacts, quote_identifier, quote_literal};
+use crate::source::{self, PartmanConfig, SourceError, TableFacts, quote_identifier, quote_literal};
 use tokio_postgres::Client;
 
 pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &str, facts: &TableFacts) {
@@ -29,10 +29,47 @@ pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &st
     for (what, change) in deviations(&config, archive, &facts.shape.columns[..], facts.shape.partition_column) {
         findings.warning(AREA, format!("{table}: {what}"), format!("{place} {change} {only}"));
     }
+    if let Err(error) = archive_rights(findings, client, archive, facts).await {
+        findings.failed(AREA, &error);
+    }
     let retention = config.retention.as_deref().unwrap_or("for ever");
     let PartmanConfig { interval, premake, .. } = &config;
     let version = &partman.version;
     findings.ok(AREA, format!("pg_partman {version} cuts {table} by {interval}, {premake} ahead, keeps {retention}"));
+}
+
+/// Retention moves a leaf with the rights of whoever runs it, which is an owner unless a job says otherwise.
+async fn archive_rights(
+    findings: &mut Findings,
+    client: &Client,
+    archive: &str,
+    facts: &TableFacts,
+) -> Result<(), SourceError> {
+    let mut owners = vec![facts.owner.clone()];
+    owners.extend(source::leaves(client, facts.oid).await?.into_iter().map(|leaf| leaf.owner));
+    owners.sort();
+    owners.dedup();
+    let refused = source::refused_in_schema(client, archive, &owners).await?;
+    judge_archive_rights(findings, archive, &owners, refused.as_deref());
+    Ok(())
+}
+
+/// `refused` is `None` when there is no archive schema.
+fn judge_archive_rights(findings: &mut Findings, archive: &str, owners: &[String], refused: Option<&[String]>) {
+    const AREA: Area = Area::Partman;
+    let Some(refused) = refused else {
+        return findings.error(AREA, format!("schema {archive} does not exist"), "lakebed init --admin-url …");
+    };
+    match refused.first() {
+        None => findings.ok(AREA, format!("{} may move tables into schema {archive}", owners.join(", "))),
+        Some(first) => {
+            let what =
+                format!("{} may not create in schema {archive}, so retention run by them fails", refused.join(", "));
+            let grant =
+                format!("GRANT USAGE, CREATE ON SCHEMA {} TO {}", quote_identifier(archive), quote_identifier(first));
+            findings.error(AREA, what, format!("lakebed init --admin-url … (or {grant}, and so on)"));
+        }
+    }
 }
 
 /// Where the configuration differs from the guide: what is wrong, and the assignment that mends it.
@@ -78,15 +115,16 @@ fn deviations(
     found
 }
 
-pub(super) async fn check_cron(findings: &mut Findings, url: &str, database: &str) {
+pub(super) async fn check_cron(findings: &mut Findings, settings: &Settings, database: &str) {
     const AREA: Area = Area::Cron;
     let jobs = async {
-        let connection = connect::control(&Settings::from_url(url)?).await?;
+        let connection = connect::control(settings).await?;
         source::prepare_session(connection.client()).await?;
-        Ok::<_, anyhow::Error>(source::cron_jobs(connection.client(), database).await?)
+        let jobs = source::cron_jobs(connection.client(), database).await?;
+        Ok::<_, anyhow::Error>((jobs, source::sees_own_jobs_only(connection.client()).await?))
     };
-    let jobs = match jobs.await {
-        Ok(jobs) => jobs,
+    let (jobs, own_only) = match jobs.await {
+        Ok(seen) => seen,
         Err(error) => return findings.error(AREA, format!("{error:#}"), "let --cron-url name the database of pg_cron"),
     };
     match jobs.iter().find(|job| source::runs_maintenance(job)) {
@@ -99,6 +137,14 @@ pub(super) async fn check_cron(findings: &mut Findings, url: &str, database: &st
                 "SELECT cron.alter_job(jobid, active := true) FROM cron.job WHERE command ILIKE '%run_maintenance%'";
             findings.warning(AREA, format!("job {name} runs partman's maintenance, but it is not active"), remedy);
         }
+        None if own_only => findings.warning(
+            AREA,
+            format!(
+                "no job of {} runs partman's maintenance for database {database}; those of other users cannot be seen",
+                settings.user()
+            ),
+            "let --cron-url name a superuser, who sees every job",
+        ),
         None => findings.warning(
             AREA,
             format!("no job runs partman's maintenance for database {database}"),
@@ -111,6 +157,17 @@ pub(super) async fn check_cron(findings: &mut Findings, url: &str, database: &st
 mod tests {
     use super::*;
     use crate::base::{ColumnType, SourceColumn};
+
+    #[test]
+    fn an_owner_who_cannot_create_in_the_archive_is_an_error() {
+        use super::super::finding::Severity::{Error, Ok};
+        let owners = ["idp".to_owned(), "it's".to_owned()];
+        for (refused, expected) in [(None, Error), (Some(&owners[..0]), Ok), (Some(&owners[1..]), Error)] {
+            let mut findings = Findings::default();
+            judge_archive_rights(&mut findings, "archive", &owners, refused);
+            assert_eq!(findings.all()[0].severity, expected, "{refused:?}");
+        }
+    }
 
     #[test]
     fn the_guides_settings_have_no_deviation_and_others_name_the_change() {

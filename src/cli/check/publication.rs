@@ -3,7 +3,7 @@
 use super::finding::{Area, Findings};
 use crate::base::TableName;
 use crate::config::Pipeline;
-use crate::source::{PublicationFacts, qualified, quote_identifier};
+use crate::source::{PublicationFacts, quote_identifier};
 
 pub(super) fn check(findings: &mut Findings, publication: Option<&PublicationFacts>, pipeline: &Pipeline) {
     let tables: Vec<TableName> = pipeline.tables.iter().map(|table| table.name.clone()).collect();
@@ -24,7 +24,8 @@ fn judge(findings: &mut Findings, publication: Option<&PublicationFacts>, name: 
     // Without publish_via_partition_root the leaves stand in the roots' place, and mending that brings the roots.
     if publication.via_root {
         for table in &missing {
-            let remedy = format!("ALTER PUBLICATION {} ADD TABLE {}", quote_identifier(name), qualified(table));
+            let remedy = "lakebed init --admin-url …, which also says whether rows are missing already (ALTER PUBLICATION … ADD \
+                          TABLE would hide that)";
             findings.error(AREA, format!("publication {name} does not send {table}"), remedy);
         }
         extra(findings, publication, tables);

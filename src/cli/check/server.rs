@@ -78,6 +78,11 @@ pub(super) fn check_login(findings: &mut Findings, role: Option<&RoleFacts>, use
         let remedy = format!("ALTER ROLE {} REPLICATION", quote_identifier(user));
         findings.error(AREA, format!("login {user} may not replicate"), remedy);
     }
+    if role.owned_objects > 0 && !role.superuser {
+        let what = format!("login {user} owns {} objects, and whatever it owns it can drop", role.owned_objects);
+        let remedy = format!("REASSIGN OWNED BY {} TO another role, in every database", quote_identifier(user));
+        findings.warning(AREA, what, remedy);
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +90,26 @@ mod tests {
     use super::super::finding::Severity;
     use super::*;
     use crate::base::Lsn;
+
+    #[test]
+    fn a_login_that_owns_something_is_warned_of() {
+        let role = |owned_objects| RoleFacts {
+            name: "lakebed".into(),
+            can_login: true,
+            replication: true,
+            bypasses_row_security: false,
+            superuser: false,
+            can_connect: true,
+            owned_objects,
+        };
+        use Severity::{Ok, Warning};
+        for (owned, expected) in [(0, vec![Ok]), (2, vec![Ok, Warning])] {
+            let mut findings = Findings::default();
+            check_login(&mut findings, Some(&role(owned)), "lakebed");
+            let severities: Vec<Severity> = findings.all().iter().map(|finding| finding.severity).collect();
+            assert_eq!(severities, expected);
+        }
+    }
 
     #[test]
     fn settings_that_stop_replication_are_errors_and_risks_are_warnings() {

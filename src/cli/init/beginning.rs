@@ -1,14 +1,20 @@
 //! Where the pipeline begins: slot and lake tables, which must agree, and every way in which they may not.
 
-use super::{Done, Recorded, line, names};
+use super::dry_run::one_line;
+use super::existing_slot::{self, LakeState};
+use super::{Done, Recorded, Seen, line, names, note};
 use crate::base::{Lsn, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::lake::{LakeError, LakeLocation, LakeTable, Progress};
-use crate::source::{self, ServerFacts, SlotFacts, TableFacts, quote_literal};
+use crate::source::{self, ServerFacts, TableFacts, quote_literal};
 use crate::wal::ReplicationConnection;
 use anyhow::{Context, bail, ensure};
+use std::time::Duration;
 use tokio_postgres::Client;
+
+/// After this long, whoever waits for a new slot is told what for.
+const SLOT_CREATION_NOTE_AFTER: Duration = Duration::from_secs(3);
 
 /// The lake's tables before anything is changed.
 pub(super) struct LakeSide {
@@ -21,6 +27,8 @@ struct LakeEntry {
     path: String,
     progress: Progress,
     recorded: Recorded,
+    /// Present, and nothing was committed since its creation.
+    only_created: bool,
 }
 
 /// What has to be done about the slot.
@@ -31,7 +39,10 @@ pub(super) enum Beginning {
     /// The slot is there; missing lake tables begin at its confirmed position.
     AtSlot(Lsn),
     /// A new slot; every lake table begins, or goes on, at its consistent point.
-    NewSlot,
+    NewSlot {
+        /// Rows that exist already are not copied, and that was accepted.
+        accept_rows: bool,
+    },
 }
 
 impl LakeSide {
@@ -56,64 +67,82 @@ impl LakeSide {
                 epoch: 0,
             };
             let path = section.lake_path().to_owned();
-            let recorded = match LakeTable::open(&location, &path, &facts.shape, &progress).await {
-                Ok(table) => Some(table.recorded()),
-                Err(LakeError::Missing { .. }) => None,
+            let (recorded, only_created) = match LakeTable::open(&location, &path, &facts.shape, &progress).await {
+                Ok(table) => (Some(table.recorded()), table.version() == 0),
+                Err(LakeError::Missing { .. }) => (None, false),
                 Err(error) => return Err(error.into()),
             };
-            entries.push(LakeEntry { shape: facts.shape.clone(), path, progress, recorded });
+            entries.push(LakeEntry { shape: facts.shape.clone(), path, progress, recorded, only_created });
         }
         Ok(Self { location, tables: entries })
-    }
-
-    fn missing(&self) -> impl Iterator<Item = &TableShape> {
-        self.tables.iter().filter(|entry| entry.recorded.is_none()).map(|entry| &entry.shape)
     }
 
     fn present(&self) -> impl Iterator<Item = &TableShape> {
         self.tables.iter().filter(|entry| entry.recorded.is_some()).map(|entry| &entry.shape)
     }
 
+    fn states(&self) -> Vec<LakeState> {
+        let state = |entry: &LakeEntry| LakeState {
+            table: entry.shape.table.clone(),
+            recorded: entry.recorded,
+            only_created: entry.only_created,
+        };
+        self.tables.iter().map(state).collect()
+    }
+
     /// Creates the slot if need be, then the lake tables; one line each. The slot is created through the pipeline's own login. If
-    /// the lake cannot be written after all, a slot made here is removed again: nothing was read from it, and left behind it
-    /// would pin WAL and look like a gap to the next run.
+    /// no lake table can be written after all, a slot made here is removed again: nothing was read from it, and left behind it
+    /// would pin WAL and look like a gap to the next run. Once a lake table begins at it, it stays for the next run to go on.
     pub(super) async fn begin(
         &self,
+        client: &Client,
         beginning: &Beginning,
         login: &Settings,
         pipeline: &Pipeline,
-        system_identifier: &str,
+        seen: &Seen,
     ) -> anyhow::Result<Vec<String>> {
         let slot = &pipeline.source.slot;
         let mut connection = ReplicationConnection::open(login).await?;
         let system = connection.identify_system().await?;
         ensure!(
-            system.system_identifier == system_identifier,
+            system.system_identifier == seen.server.system_identifier,
             "--admin-url and [source].url lead to two different servers; let both name the same one"
         );
         let (at, done) = match beginning {
             Beginning::Complete => (Lsn::ZERO, Done::Already),
             Beginning::AtSlot(confirmed) => (*confirmed, Done::Already),
-            Beginning::NewSlot => (connection.create_slot(slot).await?.consistent_point, Done::Now),
+            Beginning::NewSlot { .. } => (create_slot(&mut connection, slot).await?, Done::Now),
         };
         let mut lines = vec![line(done, &format!("slot {slot}"))];
-        match self.create_tables(beginning, at).await {
-            Ok(created) => lines.extend(created),
-            Err(error) if *beginning == Beginning::NewSlot => {
-                let removed = remove_slot(login, slot).await;
-                let outcome = match removed {
-                    Ok(()) => "the new slot was removed again".to_owned(),
-                    Err(_) => format!("remove the new slot: SELECT pg_drop_replication_slot({})", quote_literal(slot)),
-                };
+        let is_new = matches!(beginning, Beginning::NewSlot { .. });
+        if *beginning == (Beginning::NewSlot { accept_rows: false })
+            && let Err(error) = refuse_rows_meanwhile(client, self.begun_here(&seen.tables)).await
+        {
+            return Err(error.context(removed_again(login, slot).await));
+        }
+        let mut created = Vec::with_capacity(self.tables.len());
+        match self.create_tables(beginning, at, &mut created).await {
+            Ok(()) => lines.extend(created),
+            Err(error) if is_new && created.is_empty() => {
+                let outcome = removed_again(login, slot).await;
                 return Err(error.context(format!("the lake tables could not be created ({outcome})")));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let left =
+                    "not every lake table could be created (what was made stays: run init again with the same options)";
+                return Err(error.context(left));
+            }
         }
         Ok(lines)
     }
 
-    async fn create_tables(&self, beginning: &Beginning, at: Lsn) -> anyhow::Result<Vec<String>> {
-        let mut lines = Vec::with_capacity(self.tables.len());
+    /// The configured tables whose lake tables are still to be created.
+    fn begun_here<'a>(&'a self, tables: &'a [TableFacts]) -> impl Iterator<Item = &'a TableFacts> {
+        tables.iter().zip(&self.tables).filter(|(_, entry)| entry.recorded.is_none()).map(|(facts, _)| facts)
+    }
+
+    /// Adds a line for each table that is done, so that after an error it is known whether any is.
+    async fn create_tables(&self, beginning: &Beginning, at: Lsn, lines: &mut Vec<String>) -> anyhow::Result<()> {
         for entry in &self.tables {
             let what = format!("lake table {}/{}", self.location, entry.path);
             let done = match (entry.recorded, beginning) {
@@ -124,7 +153,7 @@ impl LakeSide {
                         .await;
                     line(Done::Now, &format!("{what}, from {at}"))
                 }
-                (Some(recorded), Beginning::NewSlot) => {
+                (Some(recorded), Beginning::NewSlot { .. }) => {
                     let table = LakeTable::open(&self.location, &entry.path, &entry.shape, &entry.progress).await?;
                     go_on(table, at).await?;
                     line(Done::Now, &format!("{what} keeps its rows; gap accepted from {recorded} to {at}"))
@@ -133,13 +162,13 @@ impl LakeSide {
             };
             lines.push(done);
         }
-        Ok(lines)
+        Ok(())
     }
 
     pub(super) fn dry_run_text(&self) -> String {
         let line = |entry: &LakeEntry| {
             let state = if entry.recorded.is_some() { "already there" } else { "would be created" };
-            format!("-- lake table {}/{}: {state}\n", self.location, entry.path)
+            format!("-- lake table {}: {state}\n", one_line(&format!("{}/{}", self.location, entry.path)))
         };
         self.tables.iter().map(line).collect()
     }
@@ -154,6 +183,27 @@ async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server finds a consistent point only after every transaction that runs now has ended.
+async fn create_slot(connection: &mut ReplicationConnection, slot: &str) -> anyhow::Result<Lsn> {
+    let mut creation = Box::pin(connection.create_slot(slot));
+    let created = tokio::select! {
+        created = &mut creation => created,
+        () = tokio::time::sleep(SLOT_CREATION_NOTE_AFTER) => {
+            note(&format!("the server creates slot {slot}; waiting for running transactions to end (pg_stat_activity shows them)"));
+            creation.await
+        }
+    };
+    Ok(created?.consistent_point)
+}
+
+/// Removes a slot made just now, and says in a few words what became of it.
+async fn removed_again(login: &Settings, slot: &str) -> String {
+    match remove_slot(login, slot).await {
+        Ok(()) => "the new slot was removed again".to_owned(),
+        Err(_) => format!("remove the new slot: SELECT pg_drop_replication_slot({})", quote_literal(slot)),
+    }
+}
+
 async fn remove_slot(login: &Settings, slot: &str) -> anyhow::Result<()> {
     let control = connect::control(login).await?;
     control.client().execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await.context("removing the slot")?;
@@ -165,19 +215,20 @@ impl Beginning {
     pub(super) async fn decide(
         client: &Client,
         pipeline: &Pipeline,
-        server: &ServerFacts,
-        tables: &[TableFacts],
+        seen: &Seen,
         lake: &LakeSide,
         from_now: bool,
     ) -> anyhow::Result<Self> {
+        let server = &seen.server;
         let slot = source::slot(client, &pipeline.source.slot).await?;
         if let Some(problem) = slot.as_ref().and_then(|slot| slot.unusable(&server.database)) {
             bail!(problem);
         }
-        let missing: Vec<&TableShape> = lake.missing().collect();
         match slot {
-            Some(_) if missing.is_empty() => Ok(Self::Complete),
-            Some(slot) => Self::at_slot(&slot, lake, from_now),
+            Some(slot) => {
+                let publication = (pipeline.source.publication.as_str(), seen.publication.as_ref());
+                existing_slot::judge(&slot, publication, &lake.states(), from_now)
+            }
             None => {
                 ensure!(
                     server.replication_slots_used < server.replication_slots_max,
@@ -185,33 +236,18 @@ impl Beginning {
                     server.replication_slots_max
                 );
                 refuse_gap(pipeline, server, lake, from_now)?;
-                let new = tables.iter().filter(|facts| missing.contains(&&facts.shape));
                 if !from_now {
-                    refuse_rows(client, new).await?;
+                    refuse_rows(client, lake.begun_here(&seen.tables)).await?;
                 }
-                Ok(Self::NewSlot)
+                Ok(Self::NewSlot { accept_rows: from_now })
             }
         }
     }
 
-    fn at_slot(slot: &SlotFacts, lake: &LakeSide, from_now: bool) -> anyhow::Result<Self> {
-        let Some(confirmed) = slot.confirmed else {
-            bail!("slot {} is still being created by another session; try again when that has ended", slot.name);
-        };
-        ensure!(
-            from_now,
-            "slot {} exists but there is no lake table for {}: what was committed before {confirmed} would be missing from it; \
-             restore the lake table, or accept the gap with --from-now",
-            slot.name,
-            names(lake.missing())
-        );
-        Ok(Self::AtSlot(confirmed))
-    }
-
     pub(super) fn dry_run_text(self, slot: &str) -> String {
         match self {
-            Self::Complete | Self::AtSlot(_) => format!("\n-- already there: slot {slot}\n"),
-            Self::NewSlot => format!(
+            Self::Complete | Self::AtSlot(_) => format!("\n-- already there: slot {}\n", one_line(slot)),
+            Self::NewSlot { .. } => format!(
                 "\n-- As the pipeline's login, after everything above:\nSELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput');\n",
                 quote_literal(slot)
             ),
@@ -241,12 +277,30 @@ fn refuse_gap(pipeline: &Pipeline, server: &ServerFacts, lake: &LakeSide, from_n
 async fn refuse_rows(client: &Client, tables: impl Iterator<Item = &TableFacts>) -> anyhow::Result<()> {
     for facts in tables {
         let table = &facts.shape.table;
-        let leaves = source::leaves(client, facts.oid).await?;
         ensure!(
-            !source::holds_rows(client, table, &leaves).await?,
+            !holds_rows(client, facts).await?,
             "table {table} already holds rows, and init copies none: with --from-now the lake begins with what is committed from \
              now on"
         );
     }
     Ok(())
+}
+
+/// Rows committed between the first look and the slot's consistent point are in neither. Each look takes a new snapshot, so this one
+/// sees them; that it also sees rows committed after the consistent point, which the slot does send, cannot be told apart here.
+async fn refuse_rows_meanwhile(client: &Client, tables: impl Iterator<Item = &TableFacts>) -> anyhow::Result<()> {
+    for facts in tables {
+        ensure!(
+            !holds_rows(client, facts).await?,
+            "rows were written to table {} while the slot was created, and whether the slot sends them all cannot be told: run init \
+             with --from-now to leave them out, or empty the table and run init again while nobody writes to it",
+            facts.shape.table
+        );
+    }
+    Ok(())
+}
+
+async fn holds_rows(client: &Client, facts: &TableFacts) -> anyhow::Result<bool> {
+    let leaves = source::leaves(client, facts.oid).await?;
+    Ok(source::holds_rows(client, &facts.shape.table, &leaves).await?)
 }

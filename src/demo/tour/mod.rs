@@ -107,7 +107,9 @@ async fn show(options: &TourOptions, screen: &mut Screen, started: &mut Started)
     workspace.write_pipeline(cluster, MAX_AGE_SECONDS)?;
     let verbs = Verbs::of_this_executable(workspace.pipeline_file())?;
     let (admin_url, cron_url) = (cluster.admin_url(customer::DATABASE), cluster.admin_url("postgres"));
-    let installed = verbs.answer("init", &["--admin-url", &admin_url, "--cron-url", &cron_url]).await?;
+    // Everybody on the machine can read a process's arguments, but not its environment.
+    let secrets = [("LAKEBED_ADMIN_URL", admin_url.as_str()), ("LAKEBED_CRON_URL", cron_url.as_str())];
+    let installed = verbs.answer_with("init", &[], &secrets).await?;
     for line in installed.lines() {
         screen.line(&format!("   {line}"));
     }

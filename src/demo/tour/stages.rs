@@ -58,7 +58,8 @@ impl Stages<'_> {
         written.events += live.events;
         written.hook_results += live.hook_results;
         self.catch_up(written, Instant::now()).await?;
-        for (table, source_rows) in TABLES.into_iter().zip(self.count_source().await?) {
+        // Not with what is in the tables by now: at 02:00 UTC pg_cron's job detaches the oldest days.
+        for (table, source_rows) in TABLES.into_iter().zip([written.events, written.hook_results]) {
             let lake = self.verbs.count_rows(table, "true").await?;
             if lake != source_rows {
                 return Err(DemoError::Unequal { table, source_rows, lake });
@@ -169,18 +170,6 @@ impl Stages<'_> {
             }
             tokio::time::sleep(FRESHNESS_INTERVAL).await;
         }
-    }
-
-    async fn count_source(&self) -> Result<Vec<u64>, DemoError> {
-        let mut counts = Vec::new();
-        for table in TABLES {
-            let rows = self.cluster.query(customer::DATABASE, &format!("SELECT count(*) FROM public.{table}")).await?;
-            let count = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-            counts.push(
-                count.ok_or(DemoError::Sql { action: "count rows", message: "it answered no number".to_owned() })?,
-            );
-        }
-        Ok(counts)
     }
 
     /// The guide's questions and the demo's.

@@ -32,8 +32,18 @@ impl Verbs {
 
     /// Runs a verb to its end and returns its standard output.
     pub(super) async fn answer(&self, verb: &'static str, arguments: &[&str]) -> Result<String, DemoError> {
+        self.answer_with(verb, arguments, &[]).await
+    }
+
+    /// As [`Self::answer`], with environment variables.
+    pub(super) async fn answer_with(
+        &self,
+        verb: &'static str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<String, DemoError> {
         let failed = |outcome: String, message: String| DemoError::Verb { verb, outcome, message };
-        let output = self.command(verb).args(arguments).output().await;
+        let output = self.command(verb).args(arguments).envs(environment.iter().copied()).output().await;
         let output = output.map_err(|error| failed("could not be started".to_owned(), error.to_string()))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -1,5 +1,8 @@
 //! CSV after RFC 4180. NULL is an empty field without quotes and '' an empty field with them, as in PostgreSQL's COPY, so
 //! that a reader who cares can tell.
+//!
+//! In an answer of one column NULL has the quotes, too: without them its line would be empty, which most readers skip (and count
+//! one row less), and which here stands between two answers.
 
 use super::OutputError;
 use super::json;
@@ -37,6 +40,9 @@ pub(super) fn write_rows(out: &mut impl Write, batch: &RecordBatch) -> Result<()
             push_plain(&mut text, array.as_ref(), row)
                 .map_err(|_| OutputError::unprintable(batch.schema_ref(), position))?;
             push_field(&mut line, &text);
+        }
+        if line.is_empty() && batch.num_columns() == 1 {
+            push_field(&mut line, "");
         }
         line.push('\n');
         out.write_all(line.as_bytes())?;

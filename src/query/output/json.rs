@@ -3,10 +3,20 @@
 use super::OutputError;
 use super::value::{self, Custom};
 use deltalake::arrow::array::{Array, ArrayRef, AsArray};
-use deltalake::arrow::datatypes::DataType;
+use deltalake::arrow::datatypes::{DataType, Schema};
 use deltalake::arrow::record_batch::RecordBatch;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
+
+/// Refuses an answer whose rows are no JSON objects.
+pub(super) fn check_names(schema: &Schema) -> Result<(), OutputError> {
+    let mut names = BTreeSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        Some(field) => Err(OutputError::SameName { column: field.name().clone() }),
+        None => Ok(()),
+    }
+}
 
 /// Writes the rows behind `rows` earlier ones of the same array; how many there are now.
 pub(super) fn write_rows(out: &mut impl Write, batch: &RecordBatch, rows: u64) -> Result<u64, OutputError> {

@@ -1,8 +1,8 @@
 //! Rows as text: an aligned table for people, CSV and JSON for programs.
 //!
 //! Rows go out batch by batch; only the table holds some back, to measure its columns. NULL and the empty string look
-//! different in every format, and every value is exact: all digits, all microseconds. What a value looks like is decided in
-//! [`value`] once for all formats.
+//! different in every format (but for CSV of one column, see `csv`), and every value is exact: all digits, all microseconds.
+//! What a value looks like is decided in [`value`] once for all formats.
 
 mod csv;
 mod json;
@@ -21,7 +21,8 @@ pub enum Format {
     /// Aligned columns and a count of rows, as psql prints them; NULL is `<null>`, control characters are escaped.
     #[default]
     Table,
-    /// RFC 4180 with a header line and, as PostgreSQL writes it, line feeds; NULL is nothing at all, '' is `""`.
+    /// RFC 4180 with a header line and, as PostgreSQL writes it, line feeds; NULL is nothing at all, '' is `""`, and so is the NULL
+    /// of an answer of one column. An empty line sets answers apart.
     Csv,
     /// An array of objects, one row a line; numbers with all their digits, timestamps in UTC, binary as hexadecimal text.
     Json,
@@ -33,6 +34,12 @@ pub enum OutputError {
     /// The reader went away, as `head` does: no reason to complain.
     #[error("the output was closed")]
     Closed,
+    /// A JSON object has each name once; a reader would keep one of the two.
+    #[error("the answer has two columns {column:?}, which JSON cannot hold: name one of them otherwise with AS")]
+    SameName {
+        /// The name.
+        column: String,
+    },
     /// A file system or terminal refused the text.
     #[error("writing the answer failed: {0}")]
     Io(io::Error),
@@ -98,6 +105,7 @@ impl<W: Write> ResultWriter<W> {
                 Answer::Csv
             }
             Format::Json => {
+                json::check_names(schema)?;
                 self.out.write_all(b"[")?;
                 Answer::Json { rows: 0 }
             }

@@ -91,6 +91,23 @@ fn null_and_the_empty_string_differ_in_every_format() {
 }
 
 #[test]
+fn a_lone_null_is_a_row_for_every_csv_reader() {
+    let rows = batch(vec![("a", Arc::new(StringArray::from(vec![None, Some("x"), Some("")])) as ArrayRef)]);
+    assert_eq!(written(Format::Csv, &rows), "a\n\"\"\nx\n\"\"\n");
+}
+
+#[test]
+fn json_refuses_two_columns_of_one_name() {
+    let field = |name: &str| Field::new(name, DataType::Int32, true);
+    let schema = Schema::new(vec![field("id"), field("type"), field("id")]);
+    let error = ResultWriter::new(Format::Json, Vec::new()).begin(&schema).unwrap_err().to_string();
+    assert!(error.contains("two columns \"id\"") && error.contains("AS"), "{error}");
+    for format in [Format::Csv, Format::Table] {
+        ResultWriter::new(format, Vec::new()).begin(&schema).unwrap();
+    }
+}
+
+#[test]
 fn csv_quotes_what_needs_it() {
     for (value, field) in [
         ("plain", "plain"),

@@ -1,0 +1,158 @@
+//! W1, L1, B1: what is in the lake survives any end of the process, and nothing is taken twice.
+
+use crate::support::{Site, assert_lake_equals_source, lake_rows};
+use lakebed::demo::generator::{Generator, GeneratorOptions};
+use lakebed::demo::load;
+
+const EVENTS: &str = "public.security_event";
+const HOOKS: &str = "public.security_event_hook_results";
+const ACTIVE: &str = "SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+const INACTIVE: &str = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+/// Everything that this session has written so far is acknowledged.
+const ACKNOWLEDGED: &str = "SELECT confirmed_flush_lsn >= '{lsn}'::pg_lsn FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+
+async fn wait_until_acknowledged(site: &Site) {
+    let lsn = site.value("SELECT pg_current_wal_lsn()").await;
+    site.wait_for(&ACKNOWLEDGED.replace("{lsn}", &lsn)).await;
+}
+
+/// kill -9 at arbitrary moments of a load, several times, and a start after each.
+#[tokio::test]
+async fn l1_after_kill_9_nothing_is_missing_or_double() {
+    let site = Site::with_history(lakebed::demo::ServerKind::Debian15, 5).await;
+    site.init().await;
+    let mut connection = site.cluster.connect(crate::support::DATABASE).await.unwrap();
+    let mut generator = Generator::new(GeneratorOptions::with_seed(9));
+    let mut written = load::Written::default();
+    for _ in 0..6 {
+        let run = site.start_run();
+        site.wait_for(ACTIVE).await;
+        let now = chrono::Utc::now().naive_utc();
+        // Small transactions of both tables, so that the kill falls between, before and inside flushes.
+        let history = generator.history(5, 6_000, now);
+        let part = load::load_history(&mut connection, history, 37, |_| {}).await.unwrap();
+        written.events += part.events;
+        written.hook_results += part.hook_results;
+        run.signal("KILL").await;
+        assert_eq!(run.ended().await.code, None, "killed");
+    }
+    site.run_until_caught_up().await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, written.events);
+    assert_eq!(assert_lake_equals_source(&site, HOOKS, "created_at", "day").await, written.hook_results);
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn w1_sigterm_and_sigint_flush_acknowledge_and_end_with_code_0() {
+    let site = Site::small().await;
+    // So long that only the signal can be what flushes.
+    let mut text = site.pipeline_text();
+    text.max_age = "1h";
+    site.write_pipeline(&text);
+    site.init().await;
+    for (index, signal) in ["TERM", "INT"].into_iter().enumerate() {
+        let run = site.start_run();
+        site.wait_for(ACTIVE).await;
+        site.insert_events(10, 1).await;
+        let lsn = site.value("SELECT pg_current_wal_lsn()").await;
+        site.wait_for(&format!("SELECT sent_lsn >= '{lsn}'::pg_lsn FROM pg_stat_replication")).await;
+        run.signal(signal).await;
+        run.ended().await.succeeded();
+        assert_eq!(lake_rows(&site, "security_event").await, 10 * (index as u64 + 1), "{signal}");
+        assert_eq!(site.value(&ACKNOWLEDGED.replace("{lsn}", &lsn)).await, "t", "{signal}");
+    }
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn w1_an_idle_slot_is_acknowledged_while_other_tables_write() {
+    let site = Site::small().await;
+    site.init().await;
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    site.sql("CREATE TABLE public.noise (n int); INSERT INTO public.noise SELECT generate_series(1, 10000)").await;
+    wait_until_acknowledged(&site).await;
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn rows_reach_the_lake_while_the_stream_runs_on() {
+    let site = Site::small().await;
+    site.init().await;
+    let run = site.start_run();
+    for round in 1..=3_u64 {
+        site.insert_events(50, 2).await;
+        wait_until_acknowledged(&site).await;
+        assert_eq!(lake_rows(&site, "security_event").await, round * 50, "acknowledged means durable in the lake");
+    }
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn w2_a_second_run_is_refused_with_who_holds_the_slot() {
+    let site = Site::small().await;
+    site.init().await;
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    let holder = site.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'lakebed'").await;
+    site.lakebed(&["run"]).await.refused(1, &["lakebed", "in use", &format!("process {holder}")]);
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    site.wait_for(INACTIVE).await;
+    site.cluster.stop().await;
+}
+
+/// An update is not followed yet: it stops the pipeline, and what came before it is neither lost nor acknowledged past it.
+#[tokio::test]
+async fn d3_an_update_delete_or_truncate_stops_with_a_definite_error() {
+    for (operation, sql) in [
+        ("UPDATE", "UPDATE public.security_event SET description = 'changed'"),
+        ("DELETE", "DELETE FROM public.security_event"),
+        ("TRUNCATE", "TRUNCATE public.security_event"),
+    ] {
+        let site = Site::small().await;
+        site.init().await;
+        site.insert_events(5, 1).await;
+        site.run_until_caught_up().await;
+        site.sql(sql).await;
+        let run = site.lakebed(&["run"]).await;
+        run.refused(1, &[operation, "public.security_event", "nothing was acknowledged"]);
+        assert_eq!(lake_rows(&site, "security_event").await, 5);
+        site.cluster.stop().await;
+    }
+}
+
+/// A stage that fails ends the process with its reason: here the lake is taken away under a running pipeline.
+#[tokio::test]
+async fn a_failing_stage_ends_the_process_with_its_reason() {
+    let site = Site::small().await;
+    site.init().await;
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    std::fs::remove_dir_all(site.lake()).unwrap();
+    std::fs::write(site.lake(), "a file where the folder was").unwrap();
+    site.insert_events(5, 1).await;
+    run.ended().await.refused(1, &["security_event"]);
+    site.cluster.stop().await;
+}
+
+/// The server goes away under a running pipeline: one line, and a later start takes up where it was.
+#[tokio::test]
+async fn a_lost_server_ends_the_process_and_a_later_start_goes_on() {
+    let mut site = Site::small().await;
+    site.init().await;
+    site.insert_events(5, 1).await;
+    let run = site.start_run();
+    wait_until_acknowledged(&site).await;
+    site.cluster.kill_immediately().await;
+    run.ended().await.refused(1, &["PostgreSQL"]);
+    site.cluster.restart().await.unwrap();
+    site.insert_events(5, 1).await;
+    site.run_until_caught_up().await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 10);
+    site.cluster.stop().await;
+}
