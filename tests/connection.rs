@@ -1,7 +1,6 @@
 //! Connections against a real PostgreSQL: every way to authenticate, every definite error, and the stream with its
 //! feedback.
 
-
 use lakebed::base::{Classify, Lsn, RetryClass};
 use lakebed::connect::{self, ConnectError, Settings};
 use lakebed::wal::{ReplicationConnection, ReplicationStream, StreamOptions, WalError, WalFrame};

@@ -37,9 +37,9 @@ async fn d3_a_history_is_equal_on_postgresql_18() {
 /// type has a binary form that is understood; with them the stream is text.
 const TYPES: &str = include_str!("support/everything.sql");
 const TEXT_ONLY_COLUMNS: &str =
-    ", iv interval, bits bit(5), words text[], p pair, r int4range, tt timetz, o oid, x xml, pt point";
+    ", iv interval, bits bit(5), words text[], p pair, r int4range, tt timetz, o oid, pt point";
 const TEXT_ONLY_VALUES: &str = r#", '1 year -2 days 03:04:05.000006', B'10101', '{"a,b",NULL,""}', '(1,"x,y")', '[1,5)',
-    '24:00:00+09', 4294967295, '<a>&amp;</a>', '(1.5,-0)'"#;
+    '24:00:00+09', 4294967295, '(1.5,-0)'"#;
 
 async fn every_type_is_equal(server: &ServerKind, text_only: bool) {
     let site = Site::with_history(server.clone(), 1).await;

@@ -1,7 +1,15 @@
 //! One integration binary: linking it is the expensive part, so every test of the whole is a module here.
 
 // Helpers of a test may fail as a test does; clippy's allowance ends at the #[test] functions themselves.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, clippy::print_stderr, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::large_futures,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod connection;
 mod control;

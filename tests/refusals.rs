@@ -55,7 +55,10 @@ async fn w2_a_publication_that_leaves_something_out_is_refused() {
         ("SET (publish = 'insert, update, delete, truncate')", vec![]),
         ("DROP TABLE public.security_event", vec!["does not publish public.security_event"]),
         ("ADD TABLE public.security_event (id, created_at)", vec!["only some columns"]),
-        ("SET TABLE public.security_event WHERE (client_id = 'x'), public.security_event_hook_results", vec!["only some rows"]),
+        (
+            "SET TABLE public.security_event WHERE (client_id = 'x'), public.security_event_hook_results",
+            vec!["only some rows"],
+        ),
     ] {
         site.sql(&format!("ALTER PUBLICATION lakebed {change}")).await;
         if words.is_empty() {
@@ -124,6 +127,7 @@ async fn an_unwritable_or_foreign_lake_is_refused() {
     site.init().await;
     std::fs::rename(site.lake(), site.folder().join("elsewhere")).unwrap();
     refused(&site, 1, &["security_event", "lakebed init"]).await;
+    std::fs::remove_dir_all(site.lake()).unwrap();
     std::fs::write(site.lake(), "a file where the folder should be").unwrap();
     refused(&site, 1, &["lake"]).await;
     site.cluster.stop().await;

@@ -9,7 +9,8 @@ const HOOKS: &str = "public.security_event_hook_results";
 const ACTIVE: &str = "SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'";
 const INACTIVE: &str = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'lakebed'";
 /// Everything that this session has written so far is acknowledged.
-const ACKNOWLEDGED: &str = "SELECT confirmed_flush_lsn >= '{lsn}'::pg_lsn FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+const ACKNOWLEDGED: &str =
+    "SELECT confirmed_flush_lsn >= '{lsn}'::pg_lsn FROM pg_replication_slots WHERE slot_name = 'lakebed'";
 
 async fn wait_until_acknowledged(site: &Site) {
     let lsn = site.value("SELECT pg_current_wal_lsn()").await;

@@ -1,7 +1,6 @@
 //! The verbs as a person runs them: the real binary against a real PostgreSQL, judged by exit code, by what is printed,
 //! and by what stands in catalogs and lake afterwards. Here are those that only look; `init` has a file of its own.
 
-
 use crate::support::{DATABASE, Finished, NAME, PASSWORD, PipelineText, Site, lakebed};
 use lakebed::demo::ClusterOptions;
 use serde_json::{Value, json};

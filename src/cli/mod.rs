@@ -129,7 +129,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         }
     }
     report(&format!("lakebed: {}", line.replace(['\n', '\r'], " ")));
-    let configuration = error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<SettingsError>().is_some();
+    let configuration =
+        error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<SettingsError>().is_some();
     if configuration { Exit::Usage.into() } else { Exit::Failed.into() }
 }
 

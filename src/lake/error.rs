@@ -146,7 +146,9 @@ pub enum LakeError {
         location: String,
     },
     /// Other writers were faster every time.
-    #[error("other writers of the Delta table at {location} took every version tried: start lakebed again when they are done")]
+    #[error(
+        "other writers of the Delta table at {location} took every version tried: start lakebed again when they are done"
+    )]
     Contended {
         /// The table's URL.
         location: String,

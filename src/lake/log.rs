@@ -76,7 +76,8 @@ impl Log {
     pub(super) async fn entry(&self, version: u64) -> Result<Option<Vec<Line>>, LakeError> {
         let Some(bytes) = self.get(&commit_uri_from_version(Some(version))).await? else { return Ok(None) };
         let lines = serde_json::Deserializer::from_slice(&bytes).into_iter::<Line>().collect::<Result<Vec<_>, _>>();
-        let lines = lines.map_err(|error| self.broken(format!("version {version} is not JSON at line {}", error.line())))?;
+        let lines =
+            lines.map_err(|error| self.broken(format!("version {version} is not JSON at line {}", error.line())))?;
         if lines.is_empty() {
             return Err(self.broken(format!("the entry of version {version} is empty")));
         }

@@ -83,7 +83,12 @@ impl TableWriter {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding), encoders: Arc::new(Semaphore::new(CONCURRENT_ENCODERS)) };
+        let target = Target {
+            store: table.log.store.clone(),
+            location,
+            encoding: Arc::new(encoding),
+            encoders: Arc::new(Semaphore::new(CONCURRENT_ENCODERS)),
+        };
         let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
         Ok(Self { target, options, open, staged, uploads, broken: false })
     }

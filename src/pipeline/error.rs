@@ -26,7 +26,9 @@ pub enum PipelineError {
         "the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version"
     )]
     Decode { at: Lsn, error: DecodeError },
-    #[error("{error} (transaction that commits at WAL position {at}; what was committed before it is kept, nothing was acknowledged from there on)")]
+    #[error(
+        "{error} (transaction that commits at WAL position {at}; what was committed before it is kept, nothing was acknowledged from there on)"
+    )]
     Row { at: Lsn, error: BufferError },
     #[error(
         "the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again"
@@ -50,11 +52,17 @@ pub enum PipelineError {
         "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
     )]
     NoSlot { slot: String, endpoint: String },
-    #[error("the lake table {table} holds transactions up to WAL position {recorded}, but the server has written only up to {flushed}: it was restored to an earlier state or replaced, and following it would skip what it writes next; restore the server that goes with this lake, or start a new lake with a new slot")]
+    #[error(
+        "the lake table {table} holds transactions up to WAL position {recorded}, but the server has written only up to {flushed}: it was restored to an earlier state or replaced, and following it would skip what it writes next; restore the server that goes with this lake, or start a new lake with a new slot"
+    )]
     ServerBehindLake { table: String, recorded: Lsn, flushed: Lsn },
-    #[error("the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on")]
+    #[error(
+        "the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on"
+    )]
     UnknownRelation { table: TableName, publication: String },
-    #[error("PostgreSQL ended the stream: it shuts down or was told to; start lakebed again when it is back, nothing unacknowledged is lost")]
+    #[error(
+        "PostgreSQL ended the stream: it shuts down or was told to; start lakebed again when it is back, nothing unacknowledged is lost"
+    )]
     ServerStopped,
     #[error("{problem}")]
     SlotUnusable { problem: String },
@@ -83,7 +91,9 @@ impl Classify for PipelineError {
             Self::Source(error) => error.retry_class(),
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
-            Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => RetryClass::Transient,
+            Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => {
+                RetryClass::Transient
+            }
             _ => RetryClass::Definite,
         }
     }

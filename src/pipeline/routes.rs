@@ -44,7 +44,8 @@ impl Routes {
     /// An oid that was ours stays ours under another name: a renamed table must be refused, not mistaken for one that is not
     /// configured, whose rows are ignored.
     pub(super) fn announce(&mut self, relation: &Relation) -> Option<usize> {
-        let by_name = self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
+        let by_name =
+            self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
         let found = by_name.or_else(|| self.by_oid.get(&relation.oid).copied().flatten());
         self.by_oid.insert(relation.oid, found);
         let name = TableName::new(&relation.schema, &relation.name);

@@ -87,7 +87,10 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         stream,
         feedback: feedback.clone(),
         tables,
-        routes: Routes::new(oids.into_iter().zip(shapes.iter().map(|shape| shape.table.clone())).collect(), &publication),
+        routes: Routes::new(
+            oids.into_iter().zip(shapes.iter().map(|shape| shape.table.clone())).collect(),
+            &publication,
+        ),
         land: commands_in,
         durable: durable_out,
         stop: stop_out,
@@ -99,7 +102,14 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         },
         progress: StreamProgress::new(),
     };
-    let land = Land { tables: landings, commands: commands_out, feedback, durable: durable_in, totals: totals_in, memory_limit_bytes: limits.writer_bytes };
+    let land = Land {
+        tables: landings,
+        commands: commands_out,
+        feedback,
+        durable: durable_in,
+        totals: totals_in,
+        memory_limit_bytes: limits.writer_bytes,
+    };
     let mut stages = Stages::default();
     stages.start("follow", follow.run());
     stages.start("land", land.run());

@@ -108,6 +108,18 @@ pub enum SourceError {
         /// As configured.
         column: String,
     },
+    /// Only a `timestamptz` is cut into days in a zone.
+    #[error(
+        "column {column} of {table} has no time zone, so time_zone = \"{zone}\" would change nothing; remove it from [[table]], or use a timestamptz column"
+    )]
+    ZoneWithoutMeaning {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+        /// As configured.
+        zone: &'static str,
+    },
     /// A row without a date has no day to go to.
     #[error("column {column} of {table} may be NULL, and such a row has no day; make it NOT NULL: {remedy}")]
     PartitionColumnNullable {

@@ -202,6 +202,12 @@ async fn primary_key(client: &Client, oid: u32) -> Result<Vec<String>, SourceErr
 fn shape(rules: &TableRules, columns: Vec<SourceColumn>, key: &[String]) -> Result<TableShape, SourceError> {
     let TableRules { table, partition_column: wanted, .. } = rules;
     let partition_column = partition_column(table, wanted, &columns)?;
+    let cut_in_a_zone =
+        columns.get(partition_column).is_some_and(|column| column.column_type == ColumnType::TimestampTz);
+    if !cut_in_a_zone && !is_utc(rules.time_zone) {
+        let (column, zone) = (wanted.clone(), rules.time_zone.name());
+        return Err(SourceError::ZoneWithoutMeaning { table: table.clone(), column, zone });
+    }
     if key.is_empty() {
         let wanted = super::quote_identifier(wanted);
         let remedy = format!("ALTER TABLE {} ADD PRIMARY KEY (id, {wanted})", qualified(table));
@@ -220,6 +226,12 @@ fn shape(rules: &TableRules, columns: Vec<SourceColumn>, key: &[String]) -> Resu
         key,
         columns,
     })
+}
+
+/// UTC under any of its names.
+fn is_utc(zone: chrono_tz::Tz) -> bool {
+    use chrono_tz::Tz;
+    matches!(zone, Tz::UTC | Tz::UCT | Tz::Zulu | Tz::Etc__UTC | Tz::Etc__UCT | Tz::Etc__Zulu)
 }
 
 fn partition_column(table: &TableName, wanted: &str, columns: &[SourceColumn]) -> Result<usize, SourceError> {

@@ -83,7 +83,9 @@ pub enum WalError {
         server: ServerError,
     },
     /// The socket broke.
-    #[error("the replication connection to {endpoint} broke ({source}): start lakebed again, nothing unacknowledged is lost")]
+    #[error(
+        "the replication connection to {endpoint} broke ({source}): start lakebed again, nothing unacknowledged is lost"
+    )]
     Io {
         /// Where.
         endpoint: String,

@@ -42,7 +42,9 @@ impl PipelineText {
             self.url, self.lake, self.max_age
         );
         for (name, column, by) in &self.tables {
-            text.push_str(&format!("\n[[table]]\nname = \"{name}\"\npartition_column = \"{column}\"\npartition_by = \"{by}\"\n"));
+            text.push_str(&format!(
+                "\n[[table]]\nname = \"{name}\"\npartition_column = \"{column}\"\npartition_by = \"{by}\"\n"
+            ));
         }
         text
     }
@@ -145,7 +147,9 @@ impl Site {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(60), condition).await.unwrap_or_else(|_| panic!("never: {sql}"));
+        tokio::time::timeout(std::time::Duration::from_secs(60), condition)
+            .await
+            .unwrap_or_else(|_| panic!("never: {sql}"));
     }
 
     /// Believable rows of both tables, from a seed that is printed when the test fails.

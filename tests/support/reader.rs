@@ -34,7 +34,16 @@ pub async fn assert_lake_equals_source(site: &Site, table: &str, partition_colum
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/compare.py"))
         .arg(site.lake().join(folder))
         .arg(&export)
-        .args(["--columns", &columns, "--key", &key, "--partition-column", partition_column, "--partition-by", partition_by])
+        .args([
+            "--columns",
+            &columns,
+            "--key",
+            &key,
+            "--partition-column",
+            partition_column,
+            "--partition-by",
+            partition_by,
+        ])
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
