@@ -258,6 +258,6 @@ mod tests {
     #[test]
     fn a_wrong_url_is_found_below_its_option() {
         let error = Settings::from_url(&in_database("mysql://h", "d")).context("--admin-url").unwrap_err();
-        assert!(error.downcast_ref::<crate::connect::SettingsError>().is_some());
+        assert!(error.downcast_ref::<connect::SettingsError>().is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes of the logical replication stream become messages, and a column's bytes become the exact value.
 //!
 //! The server's pgoutput plugin sends one message a frame (PostgreSQL manual, 55.9 "Logical Replication Message Formats").
-//! [`parse`] reads a frame into a [`Message`] that borrows from it; a row is a [`Tuple`], whose columns come out one by one as
+//! [`parse()`] reads a frame into a [`Message`] that borrows from it; a row is a [`Tuple`], whose columns come out one by one as
 //! [`Datum`]s, still the server's bytes. Whoever knows the column's type hands those to [`value`]. Nothing is copied or
 //! allocated on the way of a row.
 //!
@@ -11,7 +11,7 @@
 //!
 //! Promises owned here:
 //! - **D1** Decoding is total over arbitrary bytes: an error, never a panic, never a guess. A frame is checked whole, to its
-//!   last byte, before [`parse`] returns it; unknown tags and flags, negative counts and left-over bytes are errors.
+//!   last byte, before [`parse()`] returns it; unknown tags and flags, negative counts and left-over bytes are errors.
 //! - **D2** It is pure: no IO, no clock, no state between two messages.
 //! - **D3**, the half of it that concerns a value: it comes out exactly, or as a [`value::ValueError`]; nothing is clamped,
 //!   rounded or turned into NULL.

@@ -73,7 +73,7 @@ impl<'a> Tuple<'a> {
     /// The columns in the relation's order.
     ///
     /// # Errors
-    /// None for a tuple that [`super::parse`] returned, which checked it; the signature keeps the reader total.
+    /// None for a tuple that [`super::parse()`] returned, which checked it; the signature keeps the reader total.
     #[inline]
     pub fn columns(&self) -> Columns<'a> {
         Columns { left: self.count, reader: Reader::new(self.bytes, self.message) }

@@ -9,7 +9,7 @@
 //!   of one engine see the snapshot of the moment it was opened, so that several answers of one invocation fit each other.
 //! - **Q2**, a time predicate, on the partition column or on year/month/day, reads no other day's files. Delta's statistics
 //!   are rounded outward to milliseconds, so a day whose last event is at 23:59:59.999999 would look as if it reached into
-//!   the next; [`days`] therefore turns bounds on the partition column into bounds on the partition folders.
+//!   the next; `days` therefore turns bounds on the partition column into bounds on the partition folders.
 //!
 //! Nothing here needs PostgreSQL, or the right to write to the lake.
 

@@ -1,7 +1,7 @@
 //! The demo verb: the whole way from a row to an answer, in two minutes and on one machine.
 //!
 //! It drives `lakebed init`, `run` and `query` as child processes of the same executable and looks at nothing that a user
-//! could not look at. What it started is held in one place ([`Started`]) and stopped from there, whether the tour ends well,
+//! could not look at. What it started is held in one place (`Started`) and stopped from there, whether the tour ends well,
 //! fails or is interrupted: first the pipeline, which flushes and acknowledges, then the server.
 
 mod questions;

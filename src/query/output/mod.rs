@@ -2,7 +2,7 @@
 //!
 //! Rows go out batch by batch; only the table holds some back, to measure its columns. NULL and the empty string look
 //! different in every format (but for CSV of one column, see `csv`), and every value is exact: all digits, all microseconds.
-//! What a value looks like is decided in [`value`] once for all formats.
+//! What a value looks like is decided in `value` once for all formats.
 
 mod csv;
 mod json;
