@@ -26,7 +26,6 @@ mod transaction;
 pub use error::PipelineError;
 pub use start::start;
 
-use crate::base::Lsn;
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;
 
@@ -37,8 +36,6 @@ pub enum Until {
     Signalled,
     /// When everything committed before the start is durable in the lake.
     CaughtUp,
-    /// Before the transaction that commits at this position, which cannot be taken: what precedes it is made durable.
-    Before(Lsn),
 }
 
 /// What a run did, for the last line of its log.

@@ -107,7 +107,10 @@ async fn w2_a_second_run_is_refused_with_who_holds_the_slot() {
     site.cluster.stop().await;
 }
 
-/// An update is not followed yet: it stops the pipeline, and what came before it is neither lost nor acknowledged past it.
+/// One more event, in the transaction that cannot be taken.
+const INSERT: &str = "INSERT INTO public.security_event SELECT gen_random_uuid(), 't', 'd', gen_random_uuid(), 'n', 'c', 'n', NULL, NULL, NULL, NULL, NULL, '{}', timezone('UTC', now())";
+
+/// An update is not followed yet: it stops the pipeline. What was committed before it lands, nothing of its transaction does.
 #[tokio::test]
 async fn d3_an_update_delete_or_truncate_stops_with_a_definite_error() {
     for (operation, sql) in [
@@ -116,13 +119,19 @@ async fn d3_an_update_delete_or_truncate_stops_with_a_definite_error() {
         ("TRUNCATE", "TRUNCATE public.security_event"),
     ] {
         let site = Site::small().await;
+        // So long that nothing but the refusal can be what flushes.
+        let mut text = site.pipeline_text();
+        text.max_age = "1h";
+        site.write_pipeline(&text);
         site.init().await;
         site.insert_events(5, 1).await;
-        site.run_until_caught_up().await;
-        site.sql(sql).await;
-        let run = site.lakebed(&["run"]).await;
-        run.refused(1, &[operation, "public.security_event", "nothing was acknowledged"]);
-        assert_eq!(lake_rows(&site, "security_event").await, 5);
+        site.sql(&format!("BEGIN; {INSERT}; {sql}; COMMIT")).await;
+        site.insert_events(5, 1).await;
+        for _ in 0..2 {
+            let run = site.lakebed(&["run"]).await;
+            run.refused(1, &[operation, "public.security_event", "nothing was acknowledged"]);
+            assert_eq!(lake_rows(&site, "security_event").await, 5, "what precedes the {operation}, and no part of it");
+        }
         site.cluster.stop().await;
     }
 }
@@ -156,4 +165,48 @@ async fn a_lost_server_ends_the_process_and_a_later_start_goes_on() {
     site.run_until_caught_up().await;
     assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 10);
     site.cluster.stop().await;
+}
+
+/// B1, and freshness: rows that were committed before a long transaction do not wait for its end, and no part of it is seen.
+#[tokio::test]
+async fn b1_a_large_transaction_is_seen_whole_and_holds_nobody_up() {
+    let site = Site::small().await;
+    site.init().await;
+    // About 90 MB of WAL: far more than a batch and than what the builders may hold.
+    let large = "INSERT INTO public.security_event
+        SELECT gen_random_uuid(), 'large', repeat('x', 200), gen_random_uuid(), 'n', 'c', 'n', NULL, NULL, NULL, NULL, NULL,
+               jsonb_build_object('n', n, 'text', repeat(md5(n::text), 4)), timezone('UTC', now()) - (n % 2) * interval '1 day'
+        FROM generate_series(1, 150000) n";
+    site.insert_events(7, 1).await;
+    site.sql(large).await;
+    site.insert_events(3, 1).await;
+    let run = site.start_run();
+    wait_until_acknowledged(&site).await;
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    let sql = "SELECT count(*) AS n FROM security_event WHERE type = 'large'";
+    let printed = site.lakebed(&["query", "--format", "csv", "-c", sql]).await.succeeded().stdout;
+    assert_eq!(printed.lines().nth(1), Some("150000"));
+    assert_eq!(lake_rows(&site, "security_event").await, 150_010);
+    // Every commit of the lake's log stands at a transaction's end: the large one's rows came in a single version.
+    let versions = versions_with_more_rows_than(&site, 1_000);
+    assert_eq!(versions, 1, "the large transaction is one commit");
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 150_010);
+    site.cluster.stop().await;
+}
+
+/// Delta log entries that add more than so many rows.
+fn versions_with_more_rows_than(site: &Site, rows: u64) -> usize {
+    let log = site.lake().join("security_event/_delta_log");
+    let entries = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let commits = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let added = commits.map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let actions = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let statistics = actions.filter_map(|action| action["add"]["stats"].as_str().map(str::to_owned));
+        statistics
+            .map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap()["numRecords"].as_u64().unwrap())
+            .sum::<u64>()
+    });
+    added.filter(|added| *added > rows).count()
 }

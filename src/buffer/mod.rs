@@ -31,4 +31,4 @@ mod values_test;
 pub use batch::PartitionBatch;
 pub use error::{BufferError, SchemaChange};
 pub use schema::arrow_schema;
-pub use table_buffer::TableBuffer;
+pub use table_buffer::{Cut, TableBuffer};

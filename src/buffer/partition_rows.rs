@@ -32,6 +32,9 @@ pub(super) struct PartitionRows {
     rows: usize,
     bytes: usize,
     bytes_per_row: usize,
+    /// The last transaction that added a row, and the rows that were there before it.
+    transaction: u64,
+    rows_before: usize,
 }
 
 impl PartitionRows {
@@ -45,7 +48,7 @@ impl PartitionRows {
         let validity = columns.len().div_ceil(8);
         let bytes_per_row = validity + columns.iter().map(|column| column.values.bytes_per_row()).sum::<usize>();
         let bytes = size_of::<Self>() + columns.len() * size_of::<Column>();
-        Self { partition, columns, rows: 0, bytes, bytes_per_row }
+        Self { partition, columns, rows: 0, bytes, bytes_per_row, transaction: 0, rows_before: 0 }
     }
 
     pub(super) fn partition(&self) -> Partition {
@@ -61,6 +64,20 @@ impl PartitionRows {
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Notes that the next row belongs to this transaction.
+    #[inline]
+    pub(super) fn enter(&mut self, transaction: u64) {
+        if self.transaction != transaction {
+            self.transaction = transaction;
+            self.rows_before = self.rows;
+        }
+    }
+
+    /// Rows of transactions before this one.
+    pub(super) fn rows_before(&self, transaction: u64) -> usize {
+        if self.transaction == transaction { self.rows_before } else { self.rows }
     }
 
     /// Decodes a row into the builders; `order` gives each value's column. Returns the bytes that it added.

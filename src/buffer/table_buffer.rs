@@ -20,6 +20,17 @@ const PARTITION_BYTES_MAX: usize = 1 << 30;
 struct Sealed {
     batch: PartitionBatch,
     bytes: usize,
+    transaction: u64,
+    rows_before: usize,
+}
+
+/// Everything that a buffer held, cut at the end of the last whole transaction; both parts ordered by partition.
+#[derive(Debug, Default)]
+pub struct Cut {
+    /// Rows of transactions that have ended.
+    pub ended: Vec<PartitionBatch>,
+    /// Rows of the transaction that is still arriving.
+    pub arriving: Vec<PartitionBatch>,
 }
 
 /// Rows of one table, split by partition, in Arrow builders.
@@ -36,6 +47,8 @@ pub struct TableBuffer {
     sealed: Vec<Sealed>,
     rows: u64,
     bytes: usize,
+    /// Counts transaction ends, so that a partition knows which of its rows belong to the one that is arriving.
+    transaction: u64,
     /// No open partition has more rows or bytes than these.
     rows_max: usize,
     bytes_max: usize,
@@ -56,6 +69,7 @@ impl TableBuffer {
             sealed: Vec::new(),
             rows: 0,
             bytes: 0,
+            transaction: 1,
             rows_max: 0,
             bytes_max: 0,
             scratch: Scratch::default(),
@@ -101,6 +115,7 @@ impl TableBuffer {
         let (Some(binding), Some(rows)) = (&self.binding, self.open.get_mut(index)) else {
             return Err(self.not_bound());
         };
+        rows.enter(self.transaction);
         match rows.append(tuple, binding.columns(), &mut self.scratch) {
             Ok(added) => {
                 self.rows += 1;
@@ -115,6 +130,18 @@ impl TableBuffer {
                 Err(self.refused(refusal, tuple))
             }
         }
+    }
+
+    /// The transaction that was arriving has ended; rows from here on belong to the next.
+    #[inline]
+    pub fn end_transaction(&mut self) {
+        self.transaction += 1;
+    }
+
+    /// Whether [`Self::take_full`] has something; constant time.
+    #[inline]
+    pub fn is_full(&self, rows: usize, bytes: usize) -> bool {
+        !self.sealed.is_empty() || self.rows_max >= rows || self.bytes_max >= bytes
     }
 
     /// Rows held now.
@@ -132,10 +159,10 @@ impl TableBuffer {
     /// # Errors
     /// [`BufferError::Arrow`]
     pub fn take_full(&mut self, rows: usize, bytes: usize) -> Result<Option<PartitionBatch>, BufferError> {
+        if !self.is_full(rows, bytes) {
+            return Ok(None);
+        }
         if self.sealed.is_empty() {
-            if self.rows_max < rows && self.bytes_max < bytes {
-                return Ok(None);
-            }
             let full = |open: &PartitionRows| open.rows() > 0 && (open.rows() >= rows || open.bytes() >= bytes);
             let Some(index) = self.open.iter().position(full) else { return Ok(None) };
             self.seal(index)?;
@@ -143,7 +170,7 @@ impl TableBuffer {
         if self.sealed.is_empty() {
             return Ok(None);
         }
-        let Sealed { batch, bytes } = self.sealed.remove(0);
+        let Sealed { batch, bytes, .. } = self.sealed.remove(0);
         self.release(&batch, bytes);
         Ok(Some(batch))
     }
@@ -153,14 +180,34 @@ impl TableBuffer {
     /// # Errors
     /// [`BufferError::Arrow`]
     pub fn drain(&mut self) -> Result<Vec<PartitionBatch>, BufferError> {
-        let mut batches: Vec<PartitionBatch> = self.sealed.drain(..).map(|sealed| sealed.batch).collect();
-        for open in self.open.drain(..).filter(|open| open.rows() > 0) {
-            batches.push(open.finish(&self.schema).map_err(|source| arrow_error(&self.shape, source))?);
+        self.end_transaction();
+        Ok(self.cut()?.ended)
+    }
+
+    /// Everything that is held, cut where the transaction began that is still arriving (B1); the buffer is empty then. The cut
+    /// copies nothing: both sides are slices of the same arrays.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn cut(&mut self) -> Result<Cut, BufferError> {
+        while !self.open.is_empty() {
+            self.seal(self.open.len() - 1)?;
         }
-        self.forget_indexes();
+        let mut cut = Cut::default();
+        for Sealed { batch, transaction, rows_before, .. } in self.sealed.drain(..) {
+            let (partition, rows) = (batch.partition, batch.rows.num_rows());
+            let ended = if transaction == self.transaction { rows_before.min(rows) } else { rows };
+            if ended > 0 {
+                cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended) });
+            }
+            if ended < rows {
+                cut.arriving.push(PartitionBatch { partition, rows: batch.rows.slice(ended, rows - ended) });
+            }
+        }
         (self.rows, self.bytes) = (0, 0);
-        batches.sort_by_key(|batch| batch.partition);
-        Ok(batches)
+        cut.ended.sort_by_key(|batch| batch.partition);
+        cut.arriving.sort_by_key(|batch| batch.partition);
+        Ok(cut)
     }
 
     /// Days since 1970 of the row's partition column.
@@ -231,8 +278,9 @@ impl TableBuffer {
             self.bytes = self.bytes.saturating_sub(bytes);
             return Ok(());
         }
+        let (transaction, rows_before) = (self.transaction, rows.rows_before(self.transaction));
         let batch = rows.finish(&self.schema).map_err(|source| arrow_error(&self.shape, source))?;
-        self.sealed.push(Sealed { batch, bytes });
+        self.sealed.push(Sealed { batch, bytes, transaction, rows_before });
         Ok(())
     }
 

@@ -231,3 +231,63 @@ proptest! {
         prop_assert_eq!(numbers, (0..i32::try_from(days.len()).unwrap()).collect::<Vec<_>>());
     }
 }
+
+fn numbers(batches: &[PartitionBatch]) -> Vec<i32> {
+    let mut numbers: Vec<i32> =
+        batches.iter().flat_map(|batch| batch.rows.column(0).as_primitive::<Int32Type>().values().to_vec()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What a buffer is asked to do.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Row { day: i64 },
+    RefusedRow { day: i64 },
+    EndTransaction,
+    Cut,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let day = 0..4_i64;
+    let step = prop_oneof![
+        6 => day.clone().prop_map(|day| Step::Row { day }),
+        1 => day.prop_map(|day| Step::RefusedRow { day }),
+        2 => Just(Step::EndTransaction),
+        1 => Just(Step::Cut),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// B1: whatever came before, a cut parts the rows exactly at the end of the last whole transaction.
+    #[test]
+    fn b1_a_cut_parts_ended_transactions_from_the_one_that_is_arriving(steps in steps()) {
+        let mut buffer = timestamps();
+        let (mut ended, mut arriving, mut next) = (Vec::new(), Vec::new(), 0);
+        for step in steps.into_iter().chain([Step::Cut]) {
+            match step {
+                Step::Row { day } => {
+                    row(&mut buffer, next, "x", day * MICROS_PER_DAY).unwrap();
+                    arriving.push(next);
+                    next += 1;
+                }
+                Step::RefusedRow { day } => {
+                    let micros = (day * MICROS_PER_DAY).to_be_bytes();
+                    let columns = [Datum::Null, Datum::Null, Datum::Binary(&micros)];
+                    prop_assert!(append(&mut buffer, &columns).is_err());
+                }
+                Step::EndTransaction => {
+                    buffer.end_transaction();
+                    ended.append(&mut arriving);
+                }
+                Step::Cut => {
+                    let cut = buffer.cut().unwrap();
+                    prop_assert_eq!(numbers(&cut.ended), std::mem::take(&mut ended));
+                    prop_assert_eq!(numbers(&cut.arriving), std::mem::take(&mut arriving));
+                    prop_assert_eq!((buffer.rows(), buffer.is_full(1, usize::MAX)), (0, false));
+                }
+            }
+        }
+    }
+}

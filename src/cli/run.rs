@@ -3,7 +3,7 @@
 use super::Exit;
 use crate::config::Pipeline;
 use crate::ops::shutdown::Signals;
-use crate::pipeline::{self, PipelineError, Until};
+use crate::pipeline::{self, Until};
 use anyhow::Context;
 
 /// Arguments of `run`.
@@ -29,13 +29,7 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
     loop {
         tokio::select! {
             ended = running.ended() => {
-                let totals = match ended {
-                    Ok(totals) => totals,
-                    Err(error) => {
-                        keep_what_precedes(&error, pipeline, &mut signals).await;
-                        return Err(error.into());
-                    }
-                };
+                let totals = ended?;
                 tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
                 return Ok(Exit::Done);
             }
@@ -46,19 +40,5 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
                 running.request_stop();
             }
         }
-    }
-}
-
-/// A transaction that cannot be taken stops the pipeline for good, and each start would buffer what was committed before it
-/// and give it up again: so that much is followed once more, and made durable. The first error stays the answer.
-async fn keep_what_precedes(error: &PipelineError, pipeline: &Pipeline, signals: &mut Signals) {
-    let Some(refused) = error.refused_at() else { return };
-    let again = async { pipeline::start(pipeline, Until::Before(refused)).await?.ended().await };
-    tokio::select! {
-        outcome = again => match outcome {
-            Ok(totals) => tracing::info!(rows = totals.rows, before = %refused, "kept what was committed before"),
-            Err(error) => tracing::warn!(%error, before = %refused, "what was committed before could not be kept now"),
-        },
-        signal = signals.next() => tracing::info!(signal, "stopped"),
     }
 }

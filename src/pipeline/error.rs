@@ -75,12 +75,16 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// Where the transaction commits that cannot be taken, if that is what stopped the pipeline.
-    pub fn refused_at(&self) -> Option<Lsn> {
-        match self {
-            Self::Row { at, .. } | Self::NotInsert { at, .. } => Some(*at),
-            _ => None,
-        }
+    /// Whether what the server sent is the reason, and not the connection or the lake: everything before it is sound then.
+    pub(super) fn is_about_the_streams_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Row { .. }
+                | Self::NotInsert { .. }
+                | Self::UnknownRelation { .. }
+                | Self::Decode { .. }
+                | Self::Order { .. }
+        )
     }
 }
 

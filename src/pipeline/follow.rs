@@ -6,15 +6,14 @@ use super::limits::{BATCH_BYTES, BATCH_ROWS, Limits};
 use super::routes::Routes;
 use super::transaction::{OpenTransaction, Progress};
 use crate::base::Lsn;
-use crate::buffer::TableBuffer;
+use crate::buffer::{Cut, PartitionBatch, TableBuffer};
 use crate::decode::{self, Message, Tuple};
 use crate::wal::{Feedback, ReplicationStream, WalBatch, WalFrame};
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// How long an unfinished transaction may still run after a stop was asked for; then it is left to the next start.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A transaction of this size hands its rows on before it ends; a smaller one waits for its end, which is near.
+const LARGE_TRANSACTION_BYTES: u64 = BATCH_BYTES as u64;
 
 /// One table as the stream fills it.
 pub(super) struct Following {
@@ -35,8 +34,6 @@ pub(super) struct Follow {
     pub(super) limits: Limits,
     /// Prefix and content of the message that marks the WAL's end at start.
     pub(super) marker: Option<Marker>,
-    /// Leave off before the transaction that commits here or later.
-    pub(super) leave_before: Option<Lsn>,
     pub(super) progress: Progress,
 }
 
@@ -52,37 +49,34 @@ pub(super) struct Marker {
 enum Leave {
     Stopped,
     CaughtUp,
-    BeforeRefused,
 }
 
 impl Follow {
-    /// Runs until stopped, caught up, or failed. Whole transactions are flushed and acknowledged before an orderly end.
+    /// Runs until stopped, caught up, or failed. Whole transactions are flushed and acknowledged before an orderly end, and also
+    /// before the end that a transaction causes which cannot be taken: each start would give them up again otherwise.
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
-        let leave = self.follow().await?;
+        let outcome = self.follow().await;
+        if outcome.as_ref().is_err_and(|error| !error.is_about_the_streams_content()) {
+            return outcome.map(drop);
+        }
+        self.flush_ended().await?;
+        self.wait_until_durable().await?;
         if self.progress.open.is_some() {
-            tracing::warn!(
-                "a transaction was still arriving: it is left to the next start, nothing of it was acknowledged"
-            );
-        } else {
-            self.flush().await?;
-            self.wait_until_durable().await?;
+            tracing::info!("a transaction is left to the next start: nothing of it was acknowledged");
         }
         let Self { stream, land, .. } = self;
         drop(land);
-        stream.finish().await?;
+        let finished = stream.finish().await;
+        let leave = outcome?;
+        finished?;
         tracing::info!(reason = ?leave, "stream ended");
         Ok(())
     }
 
     async fn follow(&mut self) -> Result<Leave, PipelineError> {
-        let mut give_up: Option<Instant> = None;
         loop {
-            let stopping = *self.stop.borrow();
-            if stopping && self.progress.open.is_none() {
+            if *self.stop.borrow() {
                 return Ok(Leave::Stopped);
-            }
-            if stopping && give_up.is_none() {
-                give_up = Some(Instant::now() + STOP_GRACE);
             }
             let flush_at = self.progress.deadline(self.limits.max_age).map(Instant::from_std);
             tokio::select! {
@@ -93,15 +87,14 @@ impl Follow {
                     None => return Err(PipelineError::ServerStopped),
                 },
                 () = until(flush_at) => self.flush().await?,
-                () = until(give_up) => return Ok(Leave::Stopped),
-                changed = self.stop.changed(), if !stopping => {
+                changed = self.stop.changed() => {
                     changed.map_err(|_| PipelineError::StageGone { stage: "supervisor" })?;
                 }
                 changed = self.durable.changed() => {
                     changed.map_err(|_| LAND_GONE)?;
                     self.idle(Lsn::ZERO);
                 }
-                () = self.land.closed() => return Err(PipelineError::StageGone { stage: "land" }),
+                () = self.land.closed() => return Err(LAND_GONE),
             }
         }
     }
@@ -113,7 +106,7 @@ impl Follow {
                 WalFrame::Keepalive { end, reply_requested } => {
                     self.idle(end);
                     // A server that shuts down asks until everything it sent is acknowledged; a healthy one has no reason to.
-                    if reply_requested && self.progress.open.is_none() {
+                    if reply_requested {
                         self.flush().await?;
                     }
                 }
@@ -126,14 +119,18 @@ impl Follow {
                 }
             }
         }
-        self.make_room().await?;
+        if self.progress.arriving.bytes >= LARGE_TRANSACTION_BYTES {
+            // Its rows may follow only behind the commit of those before it.
+            self.flush().await?;
+            self.make_room().await?;
+        }
         Ok(None)
     }
 
     async fn message(&mut self, at: Lsn, bytes: usize, message: Message<'_>) -> Result<Option<Leave>, PipelineError> {
         match message {
             Message::Insert { relation_oid, new, .. } => self.insert(at, bytes, relation_oid, &new)?,
-            Message::Begin { final_lsn, .. } => return self.begin(at, final_lsn).await,
+            Message::Begin { final_lsn, .. } => self.begin(at, final_lsn)?,
             Message::Commit { end_lsn, .. } => self.commit(at, end_lsn).await?,
             Message::Relation { relation, .. } => {
                 if let Some(table) = self.routes.announce(&relation)
@@ -161,20 +158,12 @@ impl Follow {
         Ok(None)
     }
 
-    async fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<Option<Leave>, PipelineError> {
+    fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<(), PipelineError> {
         if self.progress.open.is_some() {
             return Err(PipelineError::Order { at, what: "BEGIN inside a transaction" });
         }
-        if self.leave_before.is_some_and(|refused| commit_lsn >= refused) {
-            return Ok(Some(Leave::BeforeRefused));
-        }
-        // What is pending would wait for this transaction's end, however long it is: the builders cannot be cut again once
-        // rows of it are in them.
-        if self.progress.flush_is_due(u64::MAX, self.limits.max_age / 2) {
-            self.flush().await?;
-        }
         self.progress.open = Some(OpenTransaction { commit_lsn });
-        Ok(None)
+        Ok(())
     }
 
     #[inline]
@@ -201,8 +190,13 @@ impl Follow {
             return Err(PipelineError::Order { at, what: "COMMIT without BEGIN" });
         }
         self.progress.transaction_ended(end);
+        for following in &mut self.tables {
+            following.buffer.end_transaction();
+        }
         if self.progress.flush_is_due(self.limits.flush_bytes, self.limits.max_age) {
             self.flush().await?;
+        } else {
+            self.make_room().await?;
         }
         self.idle(end);
         Ok(())
@@ -234,49 +228,68 @@ impl Follow {
         }
     }
 
-    /// Hands full partitions on, and then the largest ones while the builders hold more than their share.
+    /// Hands full partitions on, and then the largest table while the builders hold more than their share. Called where every
+    /// row in the builders may follow the last commit order: at a transaction's end, or behind a flush.
     async fn make_room(&mut self) -> Result<(), PipelineError> {
         for table in 0..self.tables.len() {
-            self.send_full(table, BATCH_ROWS, BATCH_BYTES).await?;
+            while let Some(batch) = self.take_full(table)? {
+                self.send(table, batch).await?;
+            }
         }
         loop {
             let held = self.tables.iter().map(|table| table.buffer.bytes());
             let total: usize = held.clone().sum();
             let largest = held.enumerate().max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table);
             let Some(table) = largest.filter(|_| total > self.limits.builder_bytes) else { return Ok(()) };
-            self.send_all(table).await?;
+            let Cut { ended, arriving } = self.cut(table)?;
+            for batch in ended.into_iter().chain(arriving) {
+                self.send(table, batch).await?;
+            }
         }
     }
 
-    async fn send_full(&mut self, table: usize, rows: usize, bytes: usize) -> Result<(), PipelineError> {
-        let at = self.progress.sent_to;
-        let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
-        let in_row = |error| PipelineError::Row { at, error };
-        while let Some(batch) = following.buffer.take_full(rows, bytes).map_err(in_row)? {
-            self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
-        }
-        Ok(())
-    }
-
-    async fn send_all(&mut self, table: usize) -> Result<(), PipelineError> {
-        let at = self.progress.sent_to;
-        let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
-        for batch in following.buffer.drain().map_err(|error| PipelineError::Row { at, error })? {
-            self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)?;
-        }
-        Ok(())
-    }
-
-    /// Sends everything pending to `land` with the order to commit it. Only ever called at a transaction's end (B1).
+    /// Sends everything pending to `land` with the order to commit it, and behind that what the open transaction has brought so
+    /// far: a commit sits on a transaction's end (B1), and yet a long transaction holds nobody else up.
     async fn flush(&mut self) -> Result<(), PipelineError> {
-        let Some(pending) = self.progress.pending else { return Ok(()) };
-        for table in 0..self.tables.len() {
-            self.send_all(table).await?;
+        for (table, batch) in self.flush_ended().await? {
+            self.send(table, batch).await?;
         }
-        let commit = LandCommand::Commit { at: pending.end, rows: self.progress.rows };
-        self.land.send(commit).await.map_err(|_| LAND_GONE)?;
-        self.progress.flushed(pending.end);
         Ok(())
+    }
+
+    /// [`Self::flush`] without the open transaction's rows, which are returned.
+    async fn flush_ended(&mut self) -> Result<Vec<(usize, PartitionBatch)>, PipelineError> {
+        let mut rest = Vec::new();
+        if !self.progress.has_pending() {
+            return Ok(rest);
+        }
+        for table in 0..self.tables.len() {
+            let Cut { ended, arriving } = self.cut(table)?;
+            rest.extend(arriving.into_iter().map(|batch| (table, batch)));
+            for batch in ended {
+                self.send(table, batch).await?;
+            }
+        }
+        let (at, rows) = (self.progress.pending_end, self.progress.pending.rows);
+        self.land.send(LandCommand::Commit { at, rows }).await.map_err(|_| LAND_GONE)?;
+        self.progress.flushed();
+        Ok(rest)
+    }
+
+    fn take_full(&mut self, table: usize) -> Result<Option<PartitionBatch>, PipelineError> {
+        let at = self.progress.sent_to;
+        let Some(following) = self.tables.get_mut(table) else { return Ok(None) };
+        following.buffer.take_full(BATCH_ROWS, BATCH_BYTES).map_err(|error| PipelineError::Row { at, error })
+    }
+
+    fn cut(&mut self, table: usize) -> Result<Cut, PipelineError> {
+        let at = self.progress.sent_to;
+        let Some(following) = self.tables.get_mut(table) else { return Ok(Cut::default()) };
+        following.buffer.cut().map_err(|error| PipelineError::Row { at, error })
+    }
+
+    async fn send(&mut self, table: usize, batch: PartitionBatch) -> Result<(), PipelineError> {
+        self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)
     }
 
     async fn wait_until_durable(&mut self) -> Result<(), PipelineError> {

@@ -66,7 +66,7 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         })
         .await?;
     let marker = match until {
-        Until::Signalled | Until::Before(_) => None,
+        Until::Signalled => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
 
@@ -96,10 +96,6 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         stop: stop_out,
         limits,
         marker,
-        leave_before: match until {
-            Until::Before(lsn) => Some(lsn),
-            Until::Signalled | Until::CaughtUp => None,
-        },
         progress: StreamProgress::new(),
     };
     let land = Land {

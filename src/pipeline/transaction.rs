@@ -10,81 +10,91 @@ pub(super) struct OpenTransaction {
     pub(super) commit_lsn: Lsn,
 }
 
-/// Rows of whole transactions that no flush has taken yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
+/// Rows that no flush has taken yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) rows: u64,
+    /// On the wire.
+    pub(super) bytes: u64,
     /// When the first of them arrived.
-    pub(super) since: Instant,
-    /// End LSN of the last of them.
-    pub(super) end: Lsn,
+    pub(super) since: Option<Instant>,
 }
 
 /// The stage's bookkeeping of positions; it holds no rows.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) open: Option<OpenTransaction>,
-    pub(super) pending: Option<Pending>,
-    /// Rows since the last flush, those of an open transaction included.
-    pub(super) rows: u64,
-    /// Tuple bytes since the last flush.
-    pub(super) bytes: u64,
+    /// Rows of the open transaction.
+    pub(super) arriving: Tally,
+    /// Rows of transactions that have ended.
+    pub(super) pending: Tally,
+    /// End LSN of the last transaction in `pending`.
+    pub(super) pending_end: Lsn,
     /// Where the last flush that was sent to `land` ends.
     pub(super) flushed_to: Lsn,
     /// Every transaction that commits before here has been sent by the server.
     pub(super) sent_to: Lsn,
-    /// When the first row since the last flush arrived.
-    pub(super) first_row: Option<Instant>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
         Self {
             open: None,
-            pending: None,
-            rows: 0,
-            bytes: 0,
+            arriving: Tally::default(),
+            pending: Tally::default(),
+            pending_end: Lsn::ZERO,
             flushed_to: Lsn::ZERO,
             sent_to: Lsn::ZERO,
-            first_row: None,
         }
     }
 
     /// One row arrived, of so many bytes on the wire.
     #[inline]
     pub(super) fn row(&mut self, bytes: usize) {
-        if self.first_row.is_none() {
-            self.first_row = Some(Instant::now());
+        if self.arriving.since.is_none() {
+            self.arriving.since = Some(Instant::now());
         }
-        self.rows += 1;
-        self.bytes += bytes as u64;
+        self.arriving.rows += 1;
+        self.arriving.bytes += bytes as u64;
     }
 
     /// The open transaction ended at `end`.
     pub(super) fn transaction_ended(&mut self, end: Lsn) {
         self.open = None;
-        if let Some(since) = self.first_row {
-            self.pending = Some(Pending { since, end });
+        let arrived = std::mem::take(&mut self.arriving);
+        if arrived.rows > 0 {
+            self.pending.rows += arrived.rows;
+            self.pending.bytes += arrived.bytes;
+            self.pending.since = self.pending.since.or(arrived.since);
+            self.pending_end = end;
         }
     }
 
-    /// Whether the rows so far should be flushed now that a transaction has ended.
+    /// Whether rows of whole transactions wait for a flush.
+    pub(super) fn has_pending(&self) -> bool {
+        self.pending.rows > 0
+    }
+
+    /// Whether they should wait no longer.
     pub(super) fn flush_is_due(&self, flush_bytes: u64, max_age: Duration) -> bool {
-        self.pending.is_some_and(|pending| self.bytes >= flush_bytes || pending.since.elapsed() >= max_age)
+        let old = self.pending.since.is_some_and(|since| since.elapsed() >= max_age);
+        self.has_pending() && (old || self.pending.bytes >= flush_bytes)
     }
 
     /// Everything pending was sent to `land`.
-    pub(super) fn flushed(&mut self, end: Lsn) {
-        *self = Self { open: self.open, sent_to: self.sent_to, flushed_to: end, ..Self::new() };
+    pub(super) fn flushed(&mut self) {
+        self.flushed_to = self.pending_end;
+        self.pending = Tally::default();
     }
 
     /// W1: a position without rows may be acknowledged only when nothing is buffered, open or on its way.
     pub(super) fn nothing_in_flight(&self, durable: Lsn) -> bool {
-        self.open.is_none() && self.pending.is_none() && self.rows == 0 && durable >= self.flushed_to
+        self.open.is_none() && !self.has_pending() && self.arriving.rows == 0 && durable >= self.flushed_to
     }
 
     /// When the pending rows become too old.
     pub(super) fn deadline(&self, max_age: Duration) -> Option<Instant> {
-        if self.open.is_some() { None } else { self.pending.map(|pending| pending.since + max_age) }
+        self.pending.since.map(|since| since + max_age)
     }
 }
 
@@ -101,18 +111,21 @@ mod tests {
         progress.row(100);
         progress.transaction_ended(Lsn(20));
         assert!(!progress.nothing_in_flight(Lsn(20)), "rows are buffered");
-        progress.flushed(Lsn(20));
+        progress.flushed();
         assert!(!progress.nothing_in_flight(Lsn(19)), "a flush is on its way");
         assert!(progress.nothing_in_flight(Lsn(20)));
     }
 
     #[test]
-    fn b1_no_deadline_while_a_transaction_is_open() {
+    fn b1_a_flush_takes_whole_transactions_and_leaves_the_open_one() {
         let mut progress = Progress::new();
         progress.row(1);
         progress.transaction_ended(Lsn(1));
-        assert!(progress.deadline(Duration::ZERO).is_some());
         progress.open = Some(OpenTransaction { commit_lsn: Lsn(2) });
+        progress.row(7);
+        assert!(progress.deadline(Duration::ZERO).is_some(), "what is pending does not wait for a long transaction");
+        progress.flushed();
+        assert_eq!((progress.flushed_to, progress.arriving.rows, progress.arriving.bytes), (Lsn(1), 1, 7));
         assert!(progress.deadline(Duration::ZERO).is_none());
     }
 
@@ -121,7 +134,7 @@ mod tests {
         let mut progress = Progress::new();
         progress.open = Some(OpenTransaction { commit_lsn: Lsn(1) });
         progress.transaction_ended(Lsn(2));
-        assert!(progress.pending.is_none());
+        assert!(!progress.has_pending());
         assert!(!progress.flush_is_due(0, Duration::ZERO));
     }
 }
