@@ -24,7 +24,7 @@ mod start;
 mod transaction;
 
 pub use error::PipelineError;
-pub use start::start;
+pub use start::{start, table_rules};
 
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;

@@ -24,7 +24,8 @@ struct Sealed {
     rows_before: usize,
 }
 
-/// Everything that a buffer held, cut at the end of the last whole transaction; both parts ordered by partition.
+/// Everything that a buffer held, cut at the end of the last whole transaction; both parts ordered by partition, and a
+/// partition's rows in arrival order.
 #[derive(Debug, Default)]
 pub struct Cut {
     /// Rows of transactions that have ended.
@@ -173,15 +174,6 @@ impl TableBuffer {
         let Sealed { batch, bytes, .. } = self.sealed.remove(0);
         self.release(&batch, bytes);
         Ok(Some(batch))
-    }
-
-    /// Everything that is held, ordered by partition, a partition's rows in arrival order; the buffer is empty then.
-    ///
-    /// # Errors
-    /// [`BufferError::Arrow`]
-    pub fn drain(&mut self) -> Result<Vec<PartitionBatch>, BufferError> {
-        self.end_transaction();
-        Ok(self.cut()?.ended)
     }
 
     /// Everything that is held, cut where the transaction began that is still arriving (B1); the buffer is empty then. The cut

@@ -53,6 +53,12 @@ pub(super) fn append(buffer: &mut TableBuffer, columns: &[Datum<'_>]) -> Result<
     buffer.append(&new)
 }
 
+/// Everything, as after the end of a transaction.
+pub(super) fn whole(buffer: &mut TableBuffer) -> Vec<PartitionBatch> {
+    buffer.end_transaction();
+    buffer.cut().unwrap().ended
+}
+
 fn timestamps() -> TableBuffer {
     bound(shape(ColumnType::Timestamp, PartitionBy::Day, chrono_tz::UTC))
 }
@@ -70,7 +76,7 @@ fn row(buffer: &mut TableBuffer, number: i32, note: &str, micros: i64) -> Result
 }
 
 fn partitions(buffer: &mut TableBuffer) -> Vec<(String, usize)> {
-    let batches = buffer.drain().unwrap();
+    let batches = whole(buffer);
     batches.iter().map(|batch| (batch.partition.to_string(), batch.rows.num_rows())).collect()
 }
 
@@ -119,7 +125,7 @@ fn columns_are_matched_by_name() {
     buffer.bind(&reversed).unwrap();
     append(&mut buffer, &[Datum::Text(b"2026-01-02 03:04:05"), Datum::Null, Datum::Text(b"7")]).unwrap();
     append(&mut buffer, &[Datum::Text(b"2026-01-02 03:04:06"), Datum::Text(b""), Datum::Text(b"8")]).unwrap();
-    let batches = buffer.drain().unwrap();
+    let batches = whole(&mut buffer);
     let rows = &batches[0].rows;
     assert_eq!(rows.column(0).as_primitive::<Int32Type>().values(), &[7, 8]);
     let notes = rows.column(1).as_string::<i32>();
@@ -171,7 +177,7 @@ fn d3_a_refused_row_names_its_column_and_leaves_nothing_behind() {
         row(&mut buffer, 2, "after", 0).unwrap();
     }
     assert_eq!(buffer.rows(), 9);
-    let batches = buffer.drain().unwrap();
+    let batches = whole(&mut buffer);
     let numbers = batches.iter().flat_map(|batch| batch.rows.column(0).as_primitive::<Int32Type>().values().to_vec());
     assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 2, 2, 2, 2, 2, 2, 2]);
     assert_eq!((buffer.rows(), buffer.bytes()), (0, 0));
@@ -218,7 +224,7 @@ proptest! {
             row(&mut buffer, i32::try_from(number).unwrap(), "x", (day % 7) * MICROS_PER_DAY + time).unwrap();
             batches.extend(buffer.take_full(full, usize::MAX).unwrap());
         }
-        batches.extend(buffer.drain().unwrap());
+        batches.extend(whole(&mut buffer));
         let mut numbers = Vec::new();
         for batch in batches {
             let first = batch.partition.first_day().and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp_micros();

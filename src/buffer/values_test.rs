@@ -1,6 +1,6 @@
 //! Every column type on its way into Arrow.
 
-use super::table_buffer_test::{append, bound};
+use super::table_buffer_test::{append, bound, whole};
 use super::*;
 use crate::base::{ColumnType, PartitionBy, SourceColumn, TableName, TableShape};
 use crate::decode::Datum;
@@ -62,7 +62,7 @@ fn d3_every_type_arrives_exactly_in_both_forms() {
     let nulls: Vec<Datum<'_>> =
         texts.iter().take(1).copied().chain(texts.iter().skip(1).map(|_| Datum::Null)).collect();
     append(&mut buffer, &nulls).unwrap();
-    let batches = buffer.drain().unwrap();
+    let batches = whole(&mut buffer);
     assert_eq!(batches.len(), 1);
     let rows = &batches[0].rows;
     assert_eq!(rows.schema(), arrow_schema(&every_type()));

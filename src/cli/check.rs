@@ -24,7 +24,8 @@ use self::finding::{Area, Findings};
 use super::Exit;
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
-use crate::source::{self, ServerFacts, SourceError, TableFacts, TableRules};
+use crate::pipeline::table_rules;
+use crate::source::{self, ServerFacts, SourceError, TableFacts};
 use anyhow::Context;
 use std::io::Write;
 use tokio_postgres::Client;
@@ -98,13 +99,7 @@ async fn look(
     let generated_published = publication.is_some_and(|publication| publication.generated_stored);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for section in &pipeline.tables {
-        let rules = TableRules {
-            table: section.name.clone(),
-            partition_column: section.partition_column.clone(),
-            partition_by: section.partition_by,
-            time_zone: section.time_zone,
-        };
-        match source::table(client, &rules, generated_published).await {
+        match source::table(client, &table_rules(section), generated_published).await {
             Err(error) => findings.failed(Area::Table, &error),
             Ok(facts) => {
                 let checked = tables::check(findings, client, pipeline, settings.user(), &facts).await;

@@ -14,7 +14,8 @@ use super::Exit;
 use crate::base::{TableName, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, ControlConnection, Settings};
-use crate::source::{self, Installation, PublicationFacts, ServerFacts, Step, TableFacts, TableRules};
+use crate::pipeline::table_rules;
+use crate::source::{self, Installation, PublicationFacts, ServerFacts, Step, TableFacts};
 use anyhow::{Context, bail, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::io::Write;
@@ -144,19 +145,9 @@ async fn look(client: &Client, pipeline: &Pipeline, server: ServerFacts) -> anyh
     let generated_published = publication.as_ref().is_some_and(|publication| publication.generated_stored);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for section in &pipeline.tables {
-        tables.push(source::table(client, &rules(section), generated_published).await?);
+        tables.push(source::table(client, &table_rules(section), generated_published).await?);
     }
     Ok(Seen { server, publication, tables })
-}
-
-/// What the pipeline file says about a table, in the words of `source`.
-pub(super) fn rules(section: &crate::config::TableSection) -> TableRules {
-    TableRules {
-        table: section.name.clone(),
-        partition_column: section.partition_column.clone(),
-        partition_by: section.partition_by,
-        time_zone: section.time_zone,
-    }
 }
 
 /// pg_cron's side, when `--cron-url` is given.

@@ -34,7 +34,8 @@ use crate::base::TableShape;
 use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, Settings};
 use crate::lake::{LakeLocation, LakeTable, Progress, table_days};
-use crate::source::{self, ServerFacts, SlotFacts, TableRules};
+use crate::pipeline::table_rules;
+use crate::source::{self, ServerFacts, SlotFacts};
 use anyhow::Context;
 use std::io::Write;
 use tokio_postgres::Client;
@@ -98,13 +99,7 @@ async fn shapes(client: &Client, pipeline: &Pipeline) -> anyhow::Result<Vec<Opti
     let generated_published = publication.is_some_and(|publication| publication.generated_stored);
     let mut shapes = Vec::with_capacity(pipeline.tables.len());
     for section in &pipeline.tables {
-        let rules = TableRules {
-            table: section.name.clone(),
-            partition_column: section.partition_column.clone(),
-            partition_by: section.partition_by,
-            time_zone: section.time_zone,
-        };
-        let facts = source::table(client, &rules, generated_published).await;
+        let facts = source::table(client, &table_rules(section), generated_published).await;
         shapes.push(facts.ok().map(|facts| facts.shape));
     }
     Ok(shapes)

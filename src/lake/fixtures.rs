@@ -129,7 +129,7 @@ pub(super) fn events(partition: Partition, first: usize, rows: usize) -> Partiti
     ];
     PartitionBatch {
         partition,
-        rows: RecordBatch::try_new(super::schema::arrow_schema(&security_event()), columns).unwrap(),
+        rows: RecordBatch::try_new(crate::buffer::arrow_schema(&security_event()), columns).unwrap(),
     }
 }
 

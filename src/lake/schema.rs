@@ -4,10 +4,10 @@
 
 use super::error::LakeError;
 use crate::base::{ColumnType, TableName, TableShape};
-use deltalake::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use crate::buffer::arrow_schema;
+use deltalake::arrow::datatypes::SchemaRef;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// Every name that a partition column can have, whatever the partitioning: a table may go from months to days.
 const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
@@ -135,16 +135,6 @@ fn difference_of(expected: &DeltaField, found: &DeltaField) -> Option<String> {
     rule.map(|rule| format!("{name} (carries {rule})"))
 }
 
-/// Data columns only, in the source's order: the schema of every file and of every batch that is written.
-pub(super) fn arrow_schema(shape: &TableShape) -> SchemaRef {
-    let fields: Vec<Field> = shape
-        .columns
-        .iter()
-        .map(|column| Field::new(&column.name, arrow_type(column.column_type), column.nullable))
-        .collect();
-    Arc::new(Schema::new(fields))
-}
-
 /// The Delta primitive type of a column (Delta protocol, "Primitive Types").
 pub(super) fn delta_type(column_type: ColumnType) -> String {
     let name = match column_type {
@@ -170,24 +160,6 @@ pub(super) fn delta_type(column_type: ColumnType) -> String {
         | ColumnType::ServerText => "string",
     };
     name.to_owned()
-}
-
-fn arrow_type(column_type: ColumnType) -> DataType {
-    match column_type {
-        ColumnType::Bool => DataType::Boolean,
-        ColumnType::Int2 => DataType::Int16,
-        ColumnType::Int4 => DataType::Int32,
-        ColumnType::Int8 => DataType::Int64,
-        ColumnType::Float4 => DataType::Float32,
-        ColumnType::Float8 => DataType::Float64,
-        ColumnType::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
-        ColumnType::Date => DataType::Date32,
-        ColumnType::Timestamp | ColumnType::TimestampTz => {
-            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-        }
-        ColumnType::Bytea => DataType::Binary,
-        _ => DataType::Utf8,
-    }
 }
 
 /// Decimal statistics pass through a double in readers and lose digits, binary and boolean columns may not be listed, NaN

@@ -1,10 +1,10 @@
 //! Files: their names, statistics, encodings, and the memory they take while they are open.
 
 use super::fixtures::{Lake, PATH, day, events, every_type, lsn, progress, security_event};
-use super::schema::arrow_schema;
 use super::{LakeError, LakeTable, StagedFile, TableWriter, WriterOptions};
 use crate::base::{ColumnType, PartitionBy, TableShape};
 use crate::buffer::PartitionBatch;
+use crate::buffer::arrow_schema;
 use chrono::Days;
 use deltalake::arrow::array::{ArrayRef, Int32Array, StringArray, new_null_array};
 use deltalake::arrow::record_batch::RecordBatch;

@@ -8,7 +8,7 @@ use super::transaction::Progress as StreamProgress;
 use super::{PipelineError, Running, Totals, Until};
 use crate::base::{Lsn, TableShape};
 use crate::buffer::TableBuffer;
-use crate::config::Pipeline;
+use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, Settings};
 use crate::lake::{LakeLocation, LakeTable, Progress, TableWriter, WriterOptions};
 use crate::ops::tasks::Stages;
@@ -138,17 +138,21 @@ async fn look_at_source(
     }
     let mut shapes = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
-        let rules = TableRules {
-            table: table.name.clone(),
-            partition_column: table.partition_column.clone(),
-            partition_by: table.partition_by,
-            time_zone: table.time_zone,
-        };
-        let facts = source::table(client, &rules, publication.generated_stored).await?;
+        let facts = source::table(client, &table_rules(table), publication.generated_stored).await?;
         publishes_whole_table(&publication, &facts.shape)?;
         shapes.push((facts.oid, Arc::new(facts.shape)));
     }
     Ok((publication, shapes))
+}
+
+/// What the pipeline file says about a table, as the control plane asks for it.
+pub fn table_rules(section: &TableSection) -> TableRules {
+    TableRules {
+        table: section.name.clone(),
+        partition_column: section.partition_column.clone(),
+        partition_by: section.partition_by,
+        time_zone: section.time_zone,
+    }
 }
 
 /// A publication that leaves out a table, an operation, a column or a row would lose it without a word.
