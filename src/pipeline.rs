@@ -7,12 +7,12 @@
 //! ```
 //!
 //! `start` looks at both ends before anything moves, and refuses what cannot end well. `follow` turns transactions into
-//! Arrow batches and decides when to flush, always at a transaction's end (B1). `land` writes files, makes one Delta commit a
+//! Arrow batches and decides when to flush, always cut at a transaction's end (B1). `land` writes files, makes one Delta commit a
 //! table and flush, and only then acknowledges (W1): the position it passes on comes out of a [`crate::lake::Durable`], which
 //! nothing else can make. Every queue between them is bounded, so a slow store is felt by the socket's reader, which keeps
 //! answering the server meanwhile (W3).
 //!
-//! Shutdown is owned here: a signal, or being caught up, ends `follow` at a transaction's end; its queue closes, `land`
+//! Shutdown is owned here: a signal, or being caught up, ends `follow` behind the last whole transaction; its queue closes, `land`
 //! commits what it was given and ends. A stage that fails ends the whole with its reason, whatever the other was doing.
 
 mod error;

@@ -150,6 +150,25 @@ async fn a_failing_stage_ends_the_process_with_its_reason() {
     site.cluster.stop().await;
 }
 
+/// W1: a store makes folders as they are needed, so a table that was moved away could be written into thin air.
+#[tokio::test]
+async fn w1_nothing_is_acknowledged_into_a_table_that_was_moved_away() {
+    let site = Site::small().await;
+    site.init().await;
+    site.insert_events(1, 1).await;
+    let run = site.start_run();
+    wait_until_acknowledged(&site).await;
+    let (table, elsewhere) = (site.lake().join("security_event"), site.folder().join("elsewhere"));
+    std::fs::rename(&table, &elsewhere).unwrap();
+    site.insert_events(99, 1).await;
+    run.ended().await.refused(1, &["security_event", "disappeared", "nothing was acknowledged"]);
+    std::fs::remove_dir_all(&table).unwrap();
+    std::fs::rename(&elsewhere, &table).unwrap();
+    site.run_until_caught_up().await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 100);
+    site.cluster.stop().await;
+}
+
 /// The server goes away under a running pipeline: one line, and a later start takes up where it was.
 #[tokio::test]
 async fn a_lost_server_ends_the_process_and_a_later_start_goes_on() {

@@ -46,10 +46,10 @@ async fn check_finds_nothing_wrong_with_a_healthy_site() {
         "ok       server       wal_level is logical",
         "ok       login        login lakebed may replicate",
         "ok       publication  publication lakebed sends every operation on 2 configured tables",
-        "ok       slot         slot lakebed retains ",
+        "warning  slot         nobody follows slot lakebed",
         "ok       table        public.security_event: root, leaves and detached tables are readable for lakebed",
         "ok       partman      pg_partman ",
-        "ok       lake         lake table of public.security_event_hook_results is complete up to ",
+        "ok       lake         lake table of public.security_event_hook_results is recorded up to ",
         "ok       cron         partman's maintenance runs at \"0 2 * * *\" as idp",
         "0 errors, ",
     ] {

@@ -3,10 +3,10 @@
 //! A [`TableBuffer`] holds what one table has received and not yet handed on. [`TableBuffer::bind`] matches a RELATION message
 //! with the table's shape by column name; [`TableBuffer::append`] looks at the row's partition column first and then decodes
 //! every column straight into the Arrow builders of that partition. What is full leaves by [`TableBuffer::take_full`], the
-//! rest by [`TableBuffer::drain`].
+//! rest by [`TableBuffer::cut`], which parts whole transactions from the one that is arriving.
 //!
 //! ```text
-//! Tuple ──event date──▶ partition's builders ◀──value── Datum …            take_full, drain ──▶ PartitionBatch
+//! Tuple ──event date──▶ partition's builders ◀──value── Datum …              take_full, cut ──▶ PartitionBatch
 //! ```
 //!
 //! Promises owned here:

@@ -5,7 +5,7 @@ use super::column::Scratch;
 use super::event_date::{EventDate, calendar_date};
 use super::partition_rows::{PartitionRows, Refusal};
 use super::{BufferError, PartitionBatch, arrow_schema};
-use crate::base::{TableName, TableShape};
+use crate::base::TableShape;
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, DecodeError, Relation, Tuple};
 use deltalake::arrow::datatypes::SchemaRef;
@@ -77,16 +77,6 @@ impl TableBuffer {
         }
     }
 
-    /// The table.
-    pub fn table(&self) -> &TableName {
-        &self.shape.table
-    }
-
-    /// The schema of every batch: [`arrow_schema`] of the shape.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// Matches the relation that the following rows refer to with the shape, column by column, by name.
     ///
     /// # Errors
@@ -141,7 +131,7 @@ impl TableBuffer {
 
     /// Whether [`Self::take_full`] has something; constant time.
     #[inline]
-    pub fn is_full(&self, rows: usize, bytes: usize) -> bool {
+    pub(super) fn is_full(&self, rows: usize, bytes: usize) -> bool {
         !self.sealed.is_empty() || self.rows_max >= rows || self.bytes_max >= bytes
     }
 
@@ -167,9 +157,6 @@ impl TableBuffer {
             let full = |open: &PartitionRows| open.rows() > 0 && (open.rows() >= rows || open.bytes() >= bytes);
             let Some(index) = self.open.iter().position(full) else { return Ok(None) };
             self.seal(index)?;
-        }
-        if self.sealed.is_empty() {
-            return Ok(None);
         }
         let Sealed { batch, bytes, .. } = self.sealed.remove(0);
         self.release(&batch, bytes);
@@ -258,7 +245,6 @@ impl TableBuffer {
     }
 
     /// Closes an open partition; its rows wait in `sealed`.
-    #[cold]
     fn seal(&mut self, index: usize) -> Result<(), BufferError> {
         if index >= self.open.len() {
             return Ok(());

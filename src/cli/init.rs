@@ -75,6 +75,12 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
         print(&dry_run::text(&steps, cron_step, &beginning, &pipeline.source.slot, &lake))?;
         return Ok(Exit::Done);
     }
+    ensure!(
+        login.password().is_some() || source::role(client, login.user()).await?.is_some(),
+        "login {0} does not exist and no password is set for it: set PGPASSWORD or ~/.pgpass to the one it shall have, or create it \
+         first: CREATE ROLE {0} LOGIN REPLICATION",
+        source::quote_identifier(login.user())
+    );
     let verifier = login.password().map(|password| source::scram_verifier(password.expose()));
     source::apply(client, &wanted, verifier.as_deref()).await?;
     for step in &steps {

@@ -65,11 +65,26 @@ enum Verb {
 
 /// Runs one command line to its end.
 pub fn main() -> ExitCode {
+    crate::ops::allocator::keep_heaps_few();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let thread = std::thread::Builder::new().name("lakebed".to_owned()).stack_size(STACK_BYTES);
+    match thread.spawn(move || work(arguments)).map(std::thread::JoinHandle::join) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(_)) => Exit::Failed.into(),
+        Err(error) => failed(&anyhow::anyhow!("cannot start a thread: {error}")),
+    }
+}
+
+/// Stack of every thread, reserved and not used: the query engine walks a statement's tree recursively, and a chain of a
+/// few thousand ORs or UNIONs is a deep one.
+const STACK_BYTES: usize = 512 << 20;
+
+fn work(arguments: Arguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::anyhow!("cannot start the async runtime: {error}")),
     };

@@ -258,6 +258,10 @@ impl Checker<'_> {
         if !known || !rooted {
             return Err(self.error("[lake].url", rule));
         }
+        // The Delta reader decodes a path twice, so a name with a literal % would be looked for elsewhere.
+        if url.path().contains("%25") {
+            return Err(self.error("[lake].url", "must not have a % in a folder's name"));
+        }
         let mut options = BTreeMap::new();
         for (name, value) in &raw.lake.options {
             options.insert(name.clone(), self.text(&format!("[lake.options].{name}"), value)?);

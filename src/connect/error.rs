@@ -136,7 +136,7 @@ pub enum ConnectError {
     },
     /// 28P01.
     #[error(
-        "PostgreSQL at {endpoint} refused the password of role {user:?}: correct it in the URL, PGPASSWORD or ~/.pgpass"
+        "PostgreSQL at {endpoint} refused the password of role {user:?}: correct it in the URL, PGPASSWORD or ~/.pgpass; if the role does not exist yet, run `lakebed init` as administrator"
     )]
     PasswordRefused {
         /// Where.

@@ -53,11 +53,24 @@ impl LakeTable {
         let position = position_of(at)?;
         self.in_doubt = true;
         let version = self.put_entry(&files, position).await?;
+        self.stands_on_its_predecessor(version).await?;
         self.in_doubt = false;
         self.version = version;
         self.recorded = at;
         self.checkpoints.after_commit(version, &self.log_store);
         Ok(Durable::new(at))
+    }
+
+    /// A store makes folders as they are needed, so an entry can be written where the table no longer is: nobody could read it,
+    /// and acknowledging its rows would lose them. The entry before it must be there, unless a checkpoint stands for it.
+    async fn stands_on_its_predecessor(&self, version: u64) -> Result<(), LakeError> {
+        let before = version.saturating_sub(1);
+        if self.log.has_entry(before).await? || self.log.last_checkpoint().await?.is_some_and(|found| found >= before) {
+            return Ok(());
+        }
+        Err(self.log.broken(format!(
+            "the entry of version {before} disappeared while the pipeline ran; nothing was acknowledged since"
+        )))
     }
 
     /// Writes the entry at the first free version after the known one; returns that version.

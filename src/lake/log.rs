@@ -84,6 +84,15 @@ impl Log {
         Ok(Some(lines))
     }
 
+    /// Whether a version's entry is there; its content is not read.
+    pub(super) async fn has_entry(&self, version: u64) -> Result<bool, LakeError> {
+        match self.store.head(&commit_uri_from_version(Some(version))).await {
+            Ok(_) => Ok(true),
+            Err(ObjectStoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(LakeError::store("read the Delta log of", &self.location, &error)),
+        }
+    }
+
     async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
         let failed = |error: &ObjectStoreError| LakeError::store("read the Delta log of", &self.location, error);
         match self.store.get(path).await {
@@ -93,7 +102,7 @@ impl Log {
         }
     }
 
-    async fn last_checkpoint(&self) -> Result<Option<u64>, LakeError> {
+    pub(super) async fn last_checkpoint(&self) -> Result<Option<u64>, LakeError> {
         #[derive(Deserialize)]
         struct Hint {
             version: u64,

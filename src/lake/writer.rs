@@ -25,8 +25,10 @@ const ENCODE_FROM_BYTES: usize = 2 << 20;
 /// Files on their way at the same time when everything is closed: a flush over many days waits for the store, not for each
 /// file in turn.
 const CONCURRENT_FILES: usize = 8;
-/// Of which so many are being encoded.
-const CONCURRENT_ENCODERS: usize = 2;
+/// Columns that are being encoded at the same time by all tables together: two files of an ordinary table, one of a wide one.
+/// An encoder that is opened when a file is closed stands in nobody's account, and costs by the column.
+const ENCODED_COLUMNS: u32 = 32;
+static ENCODERS: Semaphore = Semaphore::const_new(ENCODED_COLUMNS as usize);
 
 /// Limits of a [`TableWriter`].
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +66,6 @@ struct Target {
     store: ObjectStoreRef,
     location: String,
     encoding: Arc<Encoding>,
-    encoders: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -83,12 +84,7 @@ impl TableWriter {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target {
-            store: table.log.store.clone(),
-            location,
-            encoding: Arc::new(encoding),
-            encoders: Arc::new(Semaphore::new(CONCURRENT_ENCODERS)),
-        };
+        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding) };
         let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
         Ok(Self { target, options, open, staged, uploads, broken: false })
     }
@@ -146,13 +142,15 @@ impl TableWriter {
     /// Gives up: removes every file uploaded since the last [`Self::finish`]. What cannot be removed is an unreferenced
     /// file, which vacuum takes.
     pub async fn discard(self) -> Result<(), LakeError> {
-        for path in &self.uploads {
-            match self.target.store.delete(path).await {
-                Ok(()) | Err(ObjectStoreError::NotFound { .. }) => {}
-                Err(error) => return Err(LakeError::store("delete from", &self.target.location, &error)),
-            }
-        }
-        Ok(())
+        let (store, location) = (&self.target.store, &self.target.location);
+        futures::stream::iter(self.uploads.iter().map(Ok))
+            .try_for_each_concurrent(CONCURRENT_FILES, |path| async move {
+                match store.delete(path).await {
+                    Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
+                    Err(error) => Err(LakeError::store("delete from", location, &error)),
+                }
+            })
+            .await
     }
 
     /// Marks the writer broken until the call that began here ends well.
@@ -264,7 +262,8 @@ impl Target {
     async fn upload(&self, partition: Partition, file: OpenFile, path: Path) -> Result<StagedFile, LakeError> {
         let encoding = self.encoding.clone();
         let encoded = {
-            let _turn = self.encoders.acquire().await;
+            let columns = u32::try_from(self.encoding.schema.arrow.fields().len()).unwrap_or(u32::MAX);
+            let _turn = ENCODERS.acquire_many(columns.clamp(1, ENCODED_COLUMNS)).await;
             self.beside_the_reactor(move || file.finish(&encoding)).await?
         };
         let encoded = encoded.ok_or_else(|| LakeError::Encode {

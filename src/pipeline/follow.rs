@@ -2,7 +2,7 @@
 
 use super::PipelineError;
 use super::land::LandCommand;
-use super::limits::{BATCH_BYTES, BATCH_ROWS, Limits};
+use super::limits::{BATCH_ROWS, Limits};
 use super::routes::Routes;
 use super::transaction::{OpenTransaction, Progress};
 use crate::base::Lsn;
@@ -11,9 +11,6 @@ use crate::decode::{self, Message, Tuple};
 use crate::wal::{Feedback, ReplicationStream, WalBatch, WalFrame};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-
-/// A transaction of this size hands its rows on before it ends; a smaller one waits for its end, which is near.
-const LARGE_TRANSACTION_BYTES: u64 = BATCH_BYTES as u64;
 
 /// One table as the stream fills it.
 pub(super) struct Following {
@@ -58,6 +55,9 @@ impl Follow {
         let outcome = self.follow().await;
         if outcome.as_ref().is_err_and(|error| !error.is_about_the_streams_content()) {
             return outcome.map(drop);
+        }
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "keeping what was committed before this");
         }
         self.flush_ended().await?;
         self.wait_until_durable().await?;
@@ -119,10 +119,14 @@ impl Follow {
                 }
             }
         }
-        if self.progress.arriving.bytes >= LARGE_TRANSACTION_BYTES {
-            // Its rows may follow only behind the commit of those before it.
-            self.flush().await?;
-            self.make_room().await?;
+        if self.progress.open.is_some() {
+            // The open transaction's rows may go only behind the commit of those before it, which is hurried only for want of room.
+            if self.progress.has_pending() && self.held_bytes() > self.limits.builder_bytes {
+                self.flush().await?;
+            }
+            if !self.progress.has_pending() {
+                self.make_room().await?;
+            }
         }
         Ok(None)
     }
@@ -137,7 +141,14 @@ impl Follow {
                     && let Some(following) = self.tables.get_mut(table)
                 {
                     let commit_at = self.progress.open.map_or(at, |open| open.commit_lsn);
-                    following.buffer.bind(&relation).map_err(|error| PipelineError::Row { at: commit_at, error })?;
+                    match following.buffer.bind(&relation) {
+                        // What the lake holds already is skipped, whatever its columns were; the server describes a changed
+                        // table again before its next row.
+                        Err(error) if commit_at >= following.recorded => {
+                            return Err(PipelineError::Row { at: commit_at, error });
+                        }
+                        Ok(()) | Err(_) => {}
+                    }
                 }
             }
             Message::Update { relation_oid, .. } => self.not_insert("UPDATE", at, &[relation_oid])?,
@@ -237,10 +248,9 @@ impl Follow {
             }
         }
         loop {
-            let held = self.tables.iter().map(|table| table.buffer.bytes());
-            let total: usize = held.clone().sum();
-            let largest = held.enumerate().max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table);
-            let Some(table) = largest.filter(|_| total > self.limits.builder_bytes) else { return Ok(()) };
+            let held = self.tables.iter().map(|table| table.buffer.bytes()).enumerate();
+            let largest = held.max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table);
+            let Some(table) = largest.filter(|_| self.held_bytes() > self.limits.builder_bytes) else { return Ok(()) };
             let Cut { ended, arriving } = self.cut(table)?;
             for batch in ended.into_iter().chain(arriving) {
                 self.send(table, batch).await?;
@@ -276,10 +286,17 @@ impl Follow {
         Ok(rest)
     }
 
+    fn held_bytes(&self) -> usize {
+        self.tables.iter().map(|table| table.buffer.bytes()).sum()
+    }
+
     fn take_full(&mut self, table: usize) -> Result<Option<PartitionBatch>, PipelineError> {
         let at = self.progress.sent_to;
         let Some(following) = self.tables.get_mut(table) else { return Ok(None) };
-        following.buffer.take_full(BATCH_ROWS, BATCH_BYTES).map_err(|error| PipelineError::Row { at, error })
+        following
+            .buffer
+            .take_full(BATCH_ROWS, self.limits.batch_bytes)
+            .map_err(|error| PipelineError::Row { at, error })
     }
 
     fn cut(&mut self, table: usize) -> Result<Cut, PipelineError> {

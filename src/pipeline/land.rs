@@ -5,8 +5,11 @@ use crate::base::Lsn;
 use crate::buffer::PartitionBatch;
 use crate::lake::{Durable, LakeTable, TableWriter};
 use crate::wal::Feedback;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+
+/// How long an end may take for the files of a transaction that was cut off.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `follow` asks for, in the order of the WAL.
 #[derive(Debug)]
@@ -59,12 +62,15 @@ impl Land {
     /// their files are removed, and the server sends them again.
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
         let outcome = self.follow_commands().await;
+        // `follow` need not wait for the tidying up.
+        self.commands.close();
         for landing in self.tables {
             if landing.dirty {
-                // After a failure this is an attempt: what it cannot remove is a file that no commit names.
-                let discarded = landing.writer.discard().await;
-                if outcome.is_ok() {
-                    discarded?;
+                // An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
+                match tokio::time::timeout(DISCARD_PATIENCE, landing.writer.discard()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "files that no commit names are left behind"),
+                    Err(_) => tracing::warn!("files that no commit names are left behind: removing them took too long"),
                 }
             }
             landing.table.close().await;

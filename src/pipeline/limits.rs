@@ -4,14 +4,16 @@ use crate::config::BufferSection;
 use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
-/// WAL that was read and waits to be decoded. Two seconds of a busy server; more only adds latency.
-const WAL_SHARE_MAX_BYTES: usize = 16 * MIB;
+/// The process without a row: code pages, the async runtime, the store's client, the allocator's slack.
+const PROCESS_BYTES: usize = 96 * MIB;
+/// WAL that was read and waits to be decoded; more only adds latency.
+const WAL_MAX_BYTES: usize = 16 * MIB;
 /// Rows of one partition that are worth an Arrow batch of their own: large enough for Parquet's encoders to run in long
 /// loops, small enough that a queue of them stays small.
 pub(super) const BATCH_ROWS: usize = 16 * 1024;
 /// The same in bytes; a wide row reaches it first.
-pub(super) const BATCH_BYTES: usize = 8 * MIB;
-/// Commands that may wait between `follow` and `land`. Batches are at most [`BATCH_BYTES`] but for a single larger row.
+const BATCH_MAX_BYTES: usize = 8 * MIB;
+/// Commands that may wait between `follow` and `land`.
 pub(super) const LAND_QUEUE_COMMANDS: usize = 3;
 
 /// The limits of one run, derived once.
@@ -23,6 +25,8 @@ pub(super) struct Limits {
     pub(super) flush_bytes: u64,
     /// Bytes read from the socket and not yet decoded.
     pub(super) wal_bytes: usize,
+    /// A partition of this size becomes a batch; only a single larger row makes a larger one.
+    pub(super) batch_bytes: usize,
     /// Arrow builders of all tables together.
     pub(super) builder_bytes: usize,
     /// Open Parquet files of all tables together.
@@ -30,16 +34,41 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// An eighth of the memory for Arrow builders and a fifth for open Parquet files; the WAL queue and the batches on their
-    /// way take their fixed parts, and the rest is the process itself and the allocator's slack.
+    /// What the process itself does not take is for rows: a tenth waits as WAL, a quarter is in open Parquet files, a quarter in
+    /// Arrow builders and about a third in the five batches that may be on their way. Builders grow by doubling, and a batch keeps
+    /// what its builders had, so both are limited to half of what they may hold.
     pub(super) fn new(buffer: &BufferSection) -> Self {
         let memory = usize::try_from(buffer.memory_limit_bytes).unwrap_or(usize::MAX);
+        let rows = memory.saturating_sub(PROCESS_BYTES).max(ROWS_MIN_BYTES);
         Self {
             max_age: buffer.max_age,
             flush_bytes: buffer.max_bytes,
-            wal_bytes: WAL_SHARE_MAX_BYTES.min(memory / 16),
-            builder_bytes: memory / 8,
-            writer_bytes: memory / 5,
+            wal_bytes: WAL_MAX_BYTES.min(rows / 10),
+            batch_bytes: BATCH_MAX_BYTES.min(rows / 32),
+            builder_bytes: rows / 8,
+            writer_bytes: rows / 4,
+        }
+    }
+}
+
+/// What rows get under the smallest permitted `memory_limit`.
+const ROWS_MIN_BYTES: usize = 32 * MIB;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b2_the_parts_stay_within_the_limit() {
+        for limit_mib in [128, 256, 1024, 65_536_u64] {
+            let memory_limit_bytes = limit_mib << 20;
+            let buffer = BufferSection { max_age: Duration::from_secs(10), max_bytes: 1 << 20, memory_limit_bytes };
+            let limits = Limits::new(&buffer);
+            // Waiting in the queue, being sent, being encoded.
+            let on_their_way = (LAND_QUEUE_COMMANDS + 2) * limits.batch_bytes;
+            let grown = 2 * (limits.builder_bytes + on_their_way);
+            let total = PROCESS_BYTES + limits.wal_bytes + limits.writer_bytes + grown;
+            assert!(total as u64 <= memory_limit_bytes, "{limit_mib} MiB: {limits:?}");
         }
     }
 }

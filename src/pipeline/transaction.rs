@@ -89,7 +89,7 @@ impl Progress {
 
     /// W1: a position without rows may be acknowledged only when nothing is buffered, open or on its way.
     pub(super) fn nothing_in_flight(&self, durable: Lsn) -> bool {
-        self.open.is_none() && !self.has_pending() && self.arriving.rows == 0 && durable >= self.flushed_to
+        self.open.is_none() && !self.has_pending() && durable >= self.flushed_to
     }
 
     /// When the pending rows become too old.

@@ -32,7 +32,7 @@ pub(super) async fn check(
             epoch: 0,
         };
         match LakeTable::open(&location, section.lake_path(), &facts.shape, &progress).await {
-            Ok(opened) => findings.ok(AREA, format!("lake table of {table} is complete up to {}", opened.recorded())),
+            Ok(opened) => findings.ok(AREA, format!("lake table of {table} is recorded up to {}", opened.recorded())),
             Err(error) => findings.failed_text(AREA, &error.to_string()),
         }
     }

@@ -34,6 +34,11 @@ fn judge(findings: &mut Findings, slot: Option<&SlotFacts>, name: &str, database
             format!("slot {name} retains {retained} of WAL, more than max_wal_size ({used})"),
             "start lakebed run, or see with lakebed status why it does not catch up",
         ),
+        _ if slot.holder.is_none() && !slot.active => findings.warning(
+            AREA,
+            format!("nobody follows slot {name}, for which the server keeps {retained} of WAL"),
+            "start lakebed run; if it ends at once, its last line on standard error says why",
+        ),
         _ => findings.ok(AREA, format!("slot {name} retains {retained} of WAL ({used})")),
     }
 }
@@ -51,7 +56,7 @@ mod tests {
             plugin: Some("pgoutput".into()),
             database: Some("d".into()),
             temporary: false,
-            active: false,
+            active: true,
             holder: None,
             confirmed: Some(Lsn(1)),
             restart: Some(Lsn(1)),
@@ -69,5 +74,8 @@ mod tests {
             judge(&mut findings, Some(&SlotFacts { wal_status: Some(status.into()), ..slot.clone() }), "lakebed", "d");
             assert_eq!(findings.all()[0].severity, expected, "{status}");
         }
+        let mut findings = Findings::default();
+        judge(&mut findings, Some(&SlotFacts { active: false, ..slot }), "lakebed", "d");
+        assert_eq!(findings.all()[0].severity, Warning, "a slot that nobody follows fills the server's disk");
     }
 }

@@ -261,13 +261,13 @@ fn refuse_gap(pipeline: &Pipeline, server: &ServerFacts, lake: &LakeSide, from_n
     let Some(newest) = lake.tables.iter().filter_map(|entry| entry.recorded).max() else { return Ok(()) };
     ensure!(
         from_now,
-        "slot {slot} is gone but the lake has {}, complete up to {newest}: changes between that and a new slot would be missing; \
+        "slot {slot} is gone but the lake has {}, recorded up to {newest}: changes between that and a new slot would be missing; \
          find out who dropped the slot, then accept the gap with --from-now",
         names(lake.present())
     );
     ensure!(
         newest <= server.wal_position,
-        "the lake is complete up to {newest}, but the server's WAL ends at {}: the server was restored or replaced; choose another \
+        "the lake is recorded up to {newest}, but the server's WAL ends at {}: the server was restored or replaced; choose another \
          [lake].url for it",
         server.wal_position
     );
