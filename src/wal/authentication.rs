@@ -8,7 +8,7 @@ use postgres_protocol::authentication::sasl::{self, ScramSha256};
 use postgres_protocol::message::backend::{AUTHENTICATION_TAG, ERROR_RESPONSE_TAG, NOTICE_RESPONSE_TAG};
 use postgres_protocol::message::frontend;
 
-/// AuthenticationXXX codes (section 55.7 of PostgreSQL's manual).
+/// Codes of the Authentication messages (section 55.7 of PostgreSQL's manual).
 mod code {
     pub(super) const OK: u32 = 0;
     pub(super) const CLEARTEXT: u32 = 3;
