@@ -4,14 +4,18 @@
 //! Nothing here does IO, reads a clock or knows a room. A type earns its place when two rooms that may not see each other
 //! must agree on it; everything else lives where it is used.
 
+mod backoff;
 mod column;
 mod lsn;
 mod partition;
 mod retry;
 mod table;
+mod xids;
 
+pub use backoff::Backoff;
 pub use column::{ColumnType, SourceColumn};
 pub use lsn::{Lsn, ParseLsnError};
 pub use partition::{Partition, PartitionBy};
 pub use retry::{Classify, RetryClass};
 pub use table::{ParseTableNameError, TableName, TableShape};
+pub use xids::{XidRuns, XidSet};

@@ -2,7 +2,7 @@
 
 use super::PartitionBatch;
 use super::column::{ColumnBuilder, Scratch};
-use crate::base::{Partition, SourceColumn, TableShape};
+use crate::base::{Partition, SourceColumn, TableShape, XidRuns};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, DecodeError, Tuple};
 use deltalake::arrow::array::Array;
@@ -35,6 +35,8 @@ pub(super) struct PartitionRows {
     /// The last transaction that added a row, and the rows that were there before it.
     transaction: u64,
     rows_before: usize,
+    /// Of rows that belong to a transaction in progress.
+    xids: Option<XidRuns>,
 }
 
 impl PartitionRows {
@@ -48,7 +50,7 @@ impl PartitionRows {
         let validity = columns.len().div_ceil(8);
         let bytes_per_row = validity + columns.iter().map(|column| column.values.bytes_per_row()).sum::<usize>();
         let bytes = size_of::<Self>() + columns.len() * size_of::<Column>();
-        Self { partition, columns, rows: 0, bytes, bytes_per_row, transaction: 0, rows_before: 0 }
+        Self { partition, columns, rows: 0, bytes, bytes_per_row, transaction: 0, rows_before: 0, xids: None }
     }
 
     pub(super) fn partition(&self) -> Partition {
@@ -64,6 +66,12 @@ impl PartitionRows {
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Notes which (sub)transaction the row belongs to that was just appended.
+    #[inline]
+    pub(super) fn belongs_to(&mut self, xid: u32) {
+        self.xids.get_or_insert_default().push(xid, 1);
     }
 
     /// Notes that the next row belongs to this transaction.
@@ -120,6 +128,6 @@ impl PartitionRows {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let rows = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
-        Ok(PartitionBatch { partition: self.partition, rows })
+        Ok(PartitionBatch { partition: self.partition, rows, xids: self.xids })
     }
 }

@@ -91,12 +91,13 @@ impl TableBuffer {
         Ok(())
     }
 
-    /// Adds a new row, in the order of the bound relation's columns.
+    /// Adds a new row, in the order of the bound relation's columns. `xid` is the (sub)transaction of a row whose transaction is
+    /// in progress; a buffer takes rows with it or rows without.
     ///
     /// # Errors
     /// [`BufferError`]; the refused row leaves nothing behind, and the rows before it stay.
     #[inline]
-    pub fn append(&mut self, tuple: &Tuple<'_>) -> Result<(), BufferError> {
+    pub fn append(&mut self, tuple: &Tuple<'_>, xid: Option<u32>) -> Result<(), BufferError> {
         let day = self.event_day(tuple)?;
         let index = match self.last {
             Some((last_day, index)) if last_day == day => index,
@@ -109,6 +110,9 @@ impl TableBuffer {
         rows.enter(self.transaction);
         match rows.append(tuple, binding.columns(), &mut self.scratch) {
             Ok(added) => {
+                if let Some(xid) = xid {
+                    rows.belongs_to(xid);
+                }
                 self.rows += 1;
                 self.bytes += added;
                 self.rows_max = self.rows_max.max(rows.rows());
@@ -177,10 +181,12 @@ impl TableBuffer {
             let (partition, rows) = (batch.partition, batch.rows.num_rows());
             let ended = if transaction == self.transaction { rows_before.min(rows) } else { rows };
             if ended > 0 {
-                cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended) });
+                let xids = if ended == rows { batch.xids.clone() } else { None };
+                cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended), xids });
             }
             if ended < rows {
-                cut.arriving.push(PartitionBatch { partition, rows: batch.rows.slice(ended, rows - ended) });
+                let xids = if ended == 0 { batch.xids } else { None };
+                cut.arriving.push(PartitionBatch { partition, rows: batch.rows.slice(ended, rows - ended), xids });
             }
         }
         (self.rows, self.bytes) = (0, 0);

@@ -50,7 +50,7 @@ pub(super) fn relation(shape: &TableShape) -> Relation {
 pub(super) fn append(buffer: &mut TableBuffer, columns: &[Datum<'_>]) -> Result<(), BufferError> {
     let bytes = encode::insert(1, columns);
     let Ok(Message::Insert { new, .. }) = parse(&bytes, false) else { panic!("an Insert") };
-    buffer.append(&new)
+    buffer.append(&new, None)
 }
 
 /// Everything, as after the end of a transaction.

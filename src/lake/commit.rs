@@ -38,7 +38,7 @@ impl LakeTable {
     /// # Errors
     /// [`LakeError::AlreadyRecorded`] when `at` is not above [`Self::recorded`]; [`LakeError::SecondWriter`] and
     /// [`LakeError::ForeignProgress`] when another lakebed writes; schema or protocol errors when somebody changed the table.
-    pub async fn commit(&mut self, files: Vec<StagedFile>, at: Lsn) -> Result<Durable, LakeError> {
+    pub async fn commit(&mut self, files: &[StagedFile], at: Lsn) -> Result<Durable, LakeError> {
         let location = self.log.location.clone();
         if self.in_doubt {
             return Err(LakeError::InDoubt { location });
@@ -52,7 +52,7 @@ impl LakeTable {
         }
         let position = position_of(at)?;
         self.in_doubt = true;
-        let version = self.put_entry(&files, position).await?;
+        let version = self.put_entry(files, position).await?;
         self.stands_on_its_predecessor(version).await?;
         self.in_doubt = false;
         self.version = version;

@@ -130,6 +130,7 @@ pub(super) fn events(partition: Partition, first: usize, rows: usize) -> Partiti
     PartitionBatch {
         partition,
         rows: RecordBatch::try_new(crate::buffer::arrow_schema(&security_event()), columns).unwrap(),
+        xids: None,
     }
 }
 

@@ -37,7 +37,7 @@ async fn write(table: &mut LakeTable, batches: Vec<PartitionBatch>, at: u64) {
         writer.write(batch).await.unwrap();
     }
     let files = writer.finish().await.unwrap();
-    assert_eq!(table.commit(files, lsn(at)).await.unwrap().lsn(), lsn(at));
+    assert_eq!(table.commit(&files, lsn(at)).await.unwrap().lsn(), lsn(at));
 }
 
 #[tokio::test]
@@ -45,8 +45,8 @@ async fn a_table_is_created_committed_to_and_reopened() {
     let lake = Lake::new();
     let mut table = create(&lake, 10).await;
     assert_eq!((table.recorded(), table.version()), (lsn(10), 0));
-    assert_eq!(table.commit(vec![imaginary_file(&lake, 1)], lsn(20)).await.unwrap().lsn(), lsn(20));
-    assert_eq!(table.commit(vec![], lsn(30)).await.unwrap().lsn(), lsn(30));
+    assert_eq!(table.commit(&[imaginary_file(&lake, 1)], lsn(20)).await.unwrap().lsn(), lsn(20));
+    assert_eq!(table.commit(&[], lsn(30)).await.unwrap().lsn(), lsn(30));
     table.close().await;
     let table = open(&lake, &security_event(), &progress()).await.unwrap();
     assert_eq!((table.recorded(), table.version(), table.durable().lsn()), (lsn(30), 2, lsn(30)));
@@ -194,7 +194,7 @@ async fn an_upgraded_table_is_refused() {
 async fn a_table_that_somebody_else_feeds_is_refused_by_name() {
     let lake = Lake::new();
     let mut table = create(&lake, 1).await;
-    table.commit(vec![], lsn(2)).await.unwrap();
+    table.commit(&[], lsn(2)).await.unwrap();
     for other in [
         Progress { system_identifier: "9999".to_owned(), ..progress() },
         Progress { pipeline: "second".to_owned(), ..progress() },
@@ -217,7 +217,7 @@ async fn no_table_and_a_torn_log_are_told_apart() {
     assert!(matches!(open(&lake, &security_event(), &progress()).await, Err(LakeError::Missing { .. })));
     let mut table = create(&lake, 1).await;
     for position in 2..5 {
-        table.commit(vec![], lsn(position)).await.unwrap();
+        table.commit(&[], lsn(position)).await.unwrap();
     }
     std::fs::remove_file(lake.log_file(2)).unwrap();
     let text = open_error(&lake, &security_event(), &progress()).await;

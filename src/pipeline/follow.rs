@@ -191,7 +191,7 @@ impl Follow {
         if open.commit_lsn < following.recorded {
             return Ok(());
         }
-        following.buffer.append(new).map_err(|error| PipelineError::Row { at: open.commit_lsn, error })?;
+        following.buffer.append(new, None).map_err(|error| PipelineError::Row { at: open.commit_lsn, error })?;
         self.progress.row(bytes);
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(super) struct Landing {
 impl Landing {
     async fn land(&mut self, at: Lsn) -> Result<Durable, PipelineError> {
         let files = self.writer.finish().await?;
-        let durable = self.table.commit(files, at).await?;
+        let durable = self.table.commit(&files, at).await?;
         self.dirty = false;
         Ok(durable)
     }

@@ -177,7 +177,7 @@ impl LakeSide {
 /// Records that the table goes on at `at`; a run that was interrupted here before finds it recorded.
 async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
     if table.recorded() < at {
-        table.commit(Vec::new(), at).await?;
+        table.commit(&[], at).await?;
     }
     table.close().await;
     Ok(())
