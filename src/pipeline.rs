@@ -15,16 +15,30 @@
 //! Shutdown is owned here: a signal, or being caught up, ends `follow` behind the last whole transaction; its queue closes, `land`
 //! commits what it was given and ends. A stage that fails ends the whole with its reason, whatever the other was doing.
 
+mod blocks;
+mod changes;
+mod ends;
 mod error;
 mod follow;
+mod governor;
+mod in_progress;
+#[cfg(test)]
+mod in_progress_test;
 mod land;
+mod landing;
 mod limits;
+mod lineage;
+mod refusal;
+mod room;
 mod routes;
+mod skips;
 mod start;
+mod supervise;
 mod transaction;
 
 pub use error::PipelineError;
-pub use start::{start, table_rules};
+pub use ends::table_rules;
+pub use start::start;
 
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;
@@ -52,6 +66,7 @@ pub struct Totals {
 pub struct Running {
     stages: Stages<PipelineError>,
     stop: watch::Sender<bool>,
+    give_up: watch::Sender<bool>,
     totals: watch::Receiver<Totals>,
     /// The first failure that is a reason and not its consequence; kept here so that [`Running::ended`] is cancel-safe.
     failure: Option<PipelineError>,
@@ -63,12 +78,24 @@ impl Running {
         self.stop.send_replace(true);
     }
 
+    /// Ends the waiting for a store that does not answer. What it did not take was not acknowledged.
+    pub fn give_up(&self) {
+        self.give_up.send_replace(true);
+    }
+
+    /// What was done so far.
+    pub fn totals(&self) -> Totals {
+        *self.totals.borrow()
+    }
+
     /// Waits until every stage has ended, and returns what was done or why it failed. Cancel-safe: call it again.
     ///
     /// A stage whose neighbour is gone ends with [`PipelineError::StageGone`]; the neighbour's own error is the reason. The
     /// others are awaited even after a failure: each ends by itself once a neighbour is gone, and a flush on its way lands.
     pub async fn ended(&mut self) -> Result<Totals, PipelineError> {
         while let Some((stage, end)) = self.stages.next_end().await {
+            // One that ended, however it did, needs no governor and no neighbour.
+            self.stop.send_replace(true);
             let error = match end {
                 Ok(()) => continue,
                 Err(StageFailure::Failed(error)) => error,

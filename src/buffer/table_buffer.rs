@@ -5,7 +5,7 @@ use super::column::Scratch;
 use super::event_date::{EventDate, calendar_date};
 use super::partition_rows::{PartitionRows, Refusal};
 use super::{BufferError, PartitionBatch, arrow_schema};
-use crate::base::TableShape;
+use crate::base::{TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, DecodeError, Relation, Tuple};
 use deltalake::arrow::datatypes::SchemaRef;
@@ -165,6 +165,14 @@ impl TableBuffer {
         let Sealed { batch, bytes, .. } = self.sealed.remove(0);
         self.release(&batch, bytes);
         Ok(Some(batch))
+    }
+
+    /// A batch of this table without the rows of (sub)transactions that were rolled back.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn live(&self, batch: PartitionBatch, aborted: &XidSet) -> Result<PartitionBatch, BufferError> {
+        batch.without(aborted).map_err(|source| arrow_error(&self.shape, source))
     }
 
     /// Everything that is held, cut where the transaction began that is still arriving (B1); the buffer is empty then. The cut

@@ -18,23 +18,35 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Patience {
     /// `None`: no patience at all.
     given_up: Option<watch::Receiver<bool>>,
+    /// Another reason to give up, which may pass.
+    hurried: Option<watch::Receiver<bool>>,
 }
 
 impl Patience {
     /// Every error is handed on at once.
     pub fn none() -> Self {
-        Self { given_up: None }
+        Self { given_up: None, hurried: None }
     }
 
     /// Transient errors are waited out until `given_up` becomes true, or its sender is gone.
     pub fn until(given_up: watch::Receiver<bool>) -> Self {
-        Self { given_up: Some(given_up) }
+        Self { given_up: Some(given_up), hurried: None }
+    }
+
+    /// The same, but errors are also handed on while `hurried` is true.
+    pub fn unless_hurried(&self, hurried: watch::Receiver<bool>) -> Self {
+        Self { given_up: self.given_up.clone(), hurried: Some(hurried) }
+    }
+
+    /// Whether the owner has given up for good.
+    pub fn is_over(&self) -> bool {
+        self.given_up.as_ref().is_none_or(|given_up| *given_up.borrow())
     }
 
     /// A new outage, to be asked before each further attempt at one operation.
     pub(super) fn begin(&self) -> Waiting {
         Waiting {
-            given_up: self.given_up.clone(),
+            patience: self.clone(),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             since: None,
             reported: None,
@@ -44,7 +56,7 @@ impl Patience {
 
 /// The attempts at one operation.
 pub(super) struct Waiting {
-    given_up: Option<watch::Receiver<bool>>,
+    patience: Patience,
     backoff: Backoff,
     since: Option<Instant>,
     reported: Option<Instant>,
@@ -54,8 +66,8 @@ impl Waiting {
     /// Waits, and returns nothing when the operation is to be tried again; hands the error back when it is definite or nobody
     /// waits any more. Cancel-safe.
     pub(super) async fn wait_out(&mut self, error: LakeError) -> Result<(), LakeError> {
-        let Some(given_up) = self.given_up.as_mut() else { return Err(error) };
-        if error.retry_class() == RetryClass::Definite || *given_up.borrow() {
+        let hurried = self.patience.hurried.as_ref().is_some_and(|hurried| *hurried.borrow());
+        if error.retry_class() == RetryClass::Definite || self.patience.is_over() || hurried {
             return Err(error);
         }
         let now = Instant::now();
@@ -66,7 +78,8 @@ impl Waiting {
         }
         let wait = self.backoff.next(rand::random());
         tokio::select! {
-            _ = given_up.wait_for(|given_up| *given_up) => Err(error),
+            () = comes_true(self.patience.given_up.as_mut()) => Err(error),
+            () = comes_true(self.patience.hurried.as_mut()) => Err(error),
             () = tokio::time::sleep(wait) => Ok(()),
         }
     }
@@ -76,6 +89,14 @@ impl Waiting {
         if let Some(since) = self.since {
             tracing::info!(location, outage_seconds = since.elapsed().as_secs_f64(), "the store works again");
         }
+    }
+}
+
+/// Completes when the word is given, or nobody is left to give it; never, where nobody was asked.
+async fn comes_true(word: Option<&mut watch::Receiver<bool>>) {
+    match word {
+        Some(word) => drop(word.wait_for(|given| *given).await),
+        None => std::future::pending().await,
     }
 }
 

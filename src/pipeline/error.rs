@@ -1,5 +1,6 @@
 //! Why a pipeline stops, with the place in the WAL where that helps.
 
+use super::lineage::LineageError;
 use crate::base::{Classify, Lsn, RetryClass, TableName};
 use crate::buffer::BufferError;
 use crate::connect::{ConnectError, SettingsError};
@@ -52,14 +53,20 @@ pub enum PipelineError {
         "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
     )]
     NoSlot { slot: String, endpoint: String },
+    #[error(transparent)]
+    Lineage(#[from] LineageError),
     #[error(
-        "the lake table {table} holds transactions up to WAL position {recorded}, but the server has written only up to {flushed}: it was restored to an earlier state or replaced, and following it would skip what it writes next; restore the server that goes with this lake, or start a new lake with a new slot"
+        "a (sub)transaction of the transaction that commits at WAL position {at} cannot be taken, like more than ten thousand before it; nothing was acknowledged from there on: step over it with `lakebed skip`"
     )]
-    ServerBehindLake { table: String, recorded: Lsn, flushed: Lsn },
+    FurtherRefused { at: Lsn },
     #[error(
-        "the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on"
+        "the end was asked for, and the store did not take what was left within {seconds} s: start lakebed again when it is back, nothing unacknowledged is lost"
     )]
-    UnknownRelation { table: TableName, publication: String },
+    GivenUp { seconds: u64 },
+    #[error(
+        "the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started, in the transaction that commits at WAL position {at}: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on"
+    )]
+    UnknownRelation { table: TableName, publication: String, at: Lsn },
     #[error(
         "PostgreSQL ended the stream: it shuts down or was told to; start lakebed again when it is back, nothing unacknowledged is lost"
     )]
@@ -81,7 +88,7 @@ impl PipelineError {
             // A defect of ours: the rows that Arrow refused are no longer in the buffer, so nothing may be committed over them.
             Self::Row { error: BufferError::Arrow { .. }, .. } => false,
             Self::Row { .. } | Self::NotInsert { .. } | Self::UnknownRelation { .. } => true,
-            Self::Decode { .. } | Self::Order { .. } => true,
+            Self::Decode { .. } | Self::Order { .. } | Self::FurtherRefused { .. } => true,
             _ => false,
         }
     }
@@ -94,6 +101,7 @@ impl Classify for PipelineError {
             Self::Source(error) => error.retry_class(),
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
+            Self::Lineage(error) => error.retry_class(),
             Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => {
                 RetryClass::Transient
             }

@@ -1,37 +1,60 @@
 //! The following stage: WAL frames → transactions → Arrow batches, and the decision when to flush.
 
 use super::PipelineError;
+use super::in_progress::InProgress;
 use super::land::LandCommand;
-use super::limits::{BATCH_ROWS, Limits};
+use super::limits::{Limits, Pressure};
 use super::routes::Routes;
-use super::transaction::{OpenTransaction, Progress};
-use crate::base::Lsn;
-use crate::buffer::{Cut, PartitionBatch, TableBuffer};
-use crate::decode::{self, Message, Tuple};
-use crate::wal::{Feedback, ReplicationStream, WalBatch, WalFrame};
+use super::skips::Skips;
+use super::transaction::Progress;
+use crate::base::{Lsn, TableShape};
+use crate::buffer::TableBuffer;
+use crate::decode;
+use crate::ops::fail_points;
+use crate::wal::{ReplicationStream, WalBatch, WalFrame};
+use std::sync::Arc;
+use std::time::Instant as StdInstant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// One table as the stream fills it.
 pub(super) struct Following {
+    pub(super) shape: Arc<TableShape>,
     pub(super) buffer: TableBuffer,
     /// The lake holds every transaction up to here (L1); the server may send them again.
     pub(super) recorded: Lsn,
+    /// It stands still: its rows are passed by.
+    pub(super) parked: bool,
+    /// What cannot be taken parks it, and does not stop the pipeline.
+    pub(super) may_park: bool,
+    /// When the relation came that `buffer` is bound to, among all RELATIONs of the stream.
+    pub(super) described: u64,
 }
 
-/// The stage and its connections.
+impl Following {
+    /// Whether it takes no part in the transaction that commits there: the lake holds it already, or the table stands still.
+    #[inline]
+    pub(super) fn is_excluded(&self, commit_lsn: Lsn) -> bool {
+        self.parked || commit_lsn < self.recorded
+    }
+}
+
+/// The stage's state; the stream itself is handed to [`Follow::run`].
 pub(super) struct Follow {
-    pub(super) stream: ReplicationStream,
-    pub(super) feedback: Feedback,
     pub(super) tables: Vec<Following>,
     pub(super) routes: Routes,
     pub(super) land: mpsc::Sender<LandCommand>,
     pub(super) durable: watch::Receiver<Lsn>,
     pub(super) stop: watch::Receiver<bool>,
+    pub(super) pressure: watch::Receiver<Pressure>,
     pub(super) limits: Limits,
     /// Prefix and content of the message that marks the WAL's end at start.
     pub(super) marker: Option<Marker>,
     pub(super) progress: Progress,
+    pub(super) in_progress: InProgress,
+    pub(super) skips: Skips,
+    /// Counts RELATIONs.
+    pub(super) relations: u64,
 }
 
 /// A logical message of our own: when it comes back, everything committed before it has been sent.
@@ -43,7 +66,7 @@ pub(super) struct Marker {
 
 /// Why the loop left off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
+pub(super) enum Leave {
     Stopped,
     CaughtUp,
 }
@@ -51,21 +74,25 @@ enum Leave {
 impl Follow {
     /// Runs until stopped, caught up, or failed. Whole transactions are flushed and acknowledged before an orderly end, and also
     /// before the end that a transaction causes which cannot be taken: each start would give them up again otherwise.
-    pub(super) async fn run(mut self) -> Result<(), PipelineError> {
-        let outcome = self.follow().await;
+    pub(super) async fn run(mut self, mut stream: ReplicationStream) -> Result<(), PipelineError> {
+        let outcome = self.follow(&mut stream).await;
         if outcome.as_ref().is_err_and(|error| !error.is_about_the_streams_content()) {
             return outcome.map(drop);
         }
         if let Err(error) = &outcome {
             tracing::warn!(%error, "keeping what was committed before this");
         }
+        fail_points::reach("shutdown.before_flush");
         self.flush_ended().await?;
         self.wait_until_durable().await?;
-        if self.progress.open.is_some() {
-            tracing::info!("a transaction is left to the next start: nothing of it was acknowledged");
+        self.acknowledge_idle();
+        self.wait_until_durable().await?;
+        fail_points::reach("shutdown.after_flush");
+        let left = usize::from(self.progress.open.is_some()) + self.in_progress.len();
+        if left > 0 {
+            tracing::info!(transactions = left, "left to the next start: nothing of them was acknowledged");
         }
-        let Self { stream, land, .. } = self;
-        drop(land);
+        drop(self.land);
         let finished = stream.finish().await;
         let leave = outcome?;
         finished?;
@@ -73,27 +100,32 @@ impl Follow {
         Ok(())
     }
 
-    async fn follow(&mut self) -> Result<Leave, PipelineError> {
+    async fn follow(&mut self, stream: &mut ReplicationStream) -> Result<Leave, PipelineError> {
         loop {
             if *self.stop.borrow() {
                 return Ok(Leave::Stopped);
             }
-            let flush_at = self.progress.deadline(self.limits.max_age).map(Instant::from_std);
+            let limits = self.limits.under(*self.pressure.borrow());
+            let flush_at = self.progress.flush_deadline(limits.max_age).map(Instant::from_std);
+            let durable = *self.durable.borrow();
+            let idle_at = self.progress.idle_deadline(durable, limits.max_age).map(Instant::from_std);
             tokio::select! {
-                batch = self.stream.next() => match batch? {
+                batch = stream.next() => match batch? {
                     Some(batch) => if let Some(leave) = self.batch(&batch).await? {
                         return Ok(leave);
                     },
                     None => return Err(PipelineError::ServerStopped),
                 },
                 () = until(flush_at) => self.flush().await?,
+                () = until(idle_at) => self.acknowledge_idle(),
                 changed = self.stop.changed() => {
                     changed.map_err(|_| PipelineError::StageGone { stage: "supervisor" })?;
                 }
-                changed = self.durable.changed() => {
-                    changed.map_err(|_| LAND_GONE)?;
-                    self.idle(Lsn::ZERO);
+                // Deadlines are computed anew.
+                changed = self.pressure.changed() => {
+                    changed.map_err(|_| PipelineError::StageGone { stage: "governor" })?;
                 }
+                changed = self.durable.changed() => changed.map_err(|_| LAND_GONE)?,
                 () = self.land.closed() => return Err(LAND_GONE),
             }
         }
@@ -104,219 +136,57 @@ impl Follow {
         for frame in batch.frames() {
             match frame? {
                 WalFrame::Keepalive { end, reply_requested } => {
-                    self.idle(end);
+                    self.progress.sent(end);
                     // A server that shuts down asks until everything it sent is acknowledged; a healthy one has no reason to.
                     if reply_requested {
                         self.flush().await?;
+                        self.acknowledge_idle();
                     }
                 }
                 WalFrame::Data { start, payload, .. } => {
-                    let message =
-                        decode::parse(payload, false).map_err(|error| PipelineError::Decode { at: start, error })?;
-                    if let Some(leave) = self.message(start, payload.len(), message).await? {
+                    if let Some(leave) = self.data(start, payload).await? {
                         return Ok(Some(leave));
                     }
                 }
             }
         }
-        if self.progress.open.is_some() {
-            // The open transaction's rows may go only behind the commit of those before it, which is hurried only for want of room.
-            if self.progress.has_pending() && self.held_bytes() > self.limits.builder_bytes {
-                self.flush().await?;
-            }
-            if !self.progress.has_pending() {
-                self.make_room().await?;
-            }
-        }
+        self.make_room_inside_a_transaction().await?;
         Ok(None)
     }
 
-    async fn message(&mut self, at: Lsn, bytes: usize, message: Message<'_>) -> Result<Option<Leave>, PipelineError> {
-        match message {
-            Message::Insert { relation_oid, new, .. } => self.insert(at, bytes, relation_oid, &new)?,
-            Message::Begin { final_lsn, .. } => self.begin(at, final_lsn)?,
-            Message::Commit { end_lsn, .. } => self.commit(at, end_lsn).await?,
-            Message::Relation { relation, .. } => {
-                if let Some(table) = self.routes.announce(&relation)
-                    && let Some(following) = self.tables.get_mut(table)
-                {
-                    let commit_at = self.progress.open.map_or(at, |open| open.commit_lsn);
-                    match following.buffer.bind(&relation) {
-                        // What the lake holds already is skipped, whatever its columns were; the server describes a changed
-                        // table again before its next row.
-                        Err(error) if commit_at >= following.recorded => {
-                            return Err(PipelineError::Row { at: commit_at, error });
-                        }
-                        Ok(()) | Err(_) => {}
-                    }
-                }
-            }
-            Message::Update { relation_oid, .. } => self.not_insert("UPDATE", at, &[relation_oid])?,
-            Message::Delete { relation_oid, .. } => self.not_insert("DELETE", at, &[relation_oid])?,
-            Message::Truncate { relation_oids, .. } => self.not_insert("TRUNCATE", at, &relation_oids)?,
-            Message::LogicalMessage { prefix, content, .. } => {
-                let ours = |marker: &&Marker| prefix == marker.prefix && content == marker.content.as_bytes();
-                return Ok(self.marker.as_ref().filter(ours).map(|_| Leave::CaughtUp));
-            }
-            Message::Type { .. } | Message::Origin { .. } => {}
-            _ => {
-                return Err(PipelineError::Order {
-                    at,
-                    what: "a message of protocol 2 or later, which was not asked for",
-                });
-            }
-        }
-        Ok(None)
-    }
-
-    fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<(), PipelineError> {
-        if self.progress.open.is_some() {
-            return Err(PipelineError::Order { at, what: "BEGIN inside a transaction" });
-        }
-        self.progress.open = Some(OpenTransaction { commit_lsn });
-        Ok(())
-    }
-
+    /// Takes one message of pgoutput.
     #[inline]
-    fn insert(&mut self, at: Lsn, bytes: usize, relation_oid: u32, new: &Tuple<'_>) -> Result<(), PipelineError> {
-        let Some(open) = self.progress.open else {
-            return Err(PipelineError::Order { at, what: "a row outside a transaction" });
-        };
-        let Some(found) = self.routes.find(relation_oid) else {
-            return Err(PipelineError::Order { at, what: "a row of a relation that was not announced" });
-        };
-        let Some(following) = found.and_then(|table| self.tables.get_mut(table)) else {
-            return self.routes.may_be_ignored(relation_oid);
-        };
-        if open.commit_lsn < following.recorded {
-            return Ok(());
-        }
-        following.buffer.append(new, None).map_err(|error| PipelineError::Row { at: open.commit_lsn, error })?;
-        self.progress.row(bytes);
-        Ok(())
-    }
-
-    async fn commit(&mut self, at: Lsn, end: Lsn) -> Result<(), PipelineError> {
-        if self.progress.open.is_none() {
-            return Err(PipelineError::Order { at, what: "COMMIT without BEGIN" });
-        }
-        self.progress.transaction_ended(end);
-        for following in &mut self.tables {
-            following.buffer.end_transaction();
-        }
-        if self.progress.flush_is_due(self.limits.flush_bytes, self.limits.max_age) {
-            self.flush().await?;
-        } else {
-            self.make_room().await?;
-        }
-        self.idle(end);
-        Ok(())
-    }
-
-    /// A table that is not configured may change as it likes; so may a transaction that the lake already holds.
-    fn not_insert(&mut self, operation: &'static str, at: Lsn, relation_oids: &[u32]) -> Result<(), PipelineError> {
-        let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
-        for oid in relation_oids {
-            let Some(Some(table)) = self.routes.find(*oid) else {
-                self.routes.may_be_ignored(*oid)?;
-                continue;
-            };
-            let recorded = self.tables.get(table).map_or(Lsn::ZERO, |following| following.recorded);
-            if let Some(name) = self.routes.name(table)
-                && commit_lsn >= recorded
-            {
-                return Err(PipelineError::NotInsert { operation, table: name.clone(), at: commit_lsn });
-            }
-        }
-        Ok(())
-    }
-
-    /// The server has sent everything up to `end`: acknowledged as soon as nothing is buffered or in flight (W1).
-    fn idle(&mut self, end: Lsn) {
-        self.progress.sent_to = self.progress.sent_to.max(end);
-        if self.progress.nothing_in_flight(*self.durable.borrow()) {
-            self.feedback.acknowledge(self.progress.sent_to);
+    pub(super) async fn data(&mut self, start: Lsn, payload: &[u8]) -> Result<Option<Leave>, PipelineError> {
+        let in_block = self.in_progress.in_block();
+        match decode::parse(payload, in_block) {
+            Ok(message) if in_block => self.message_in_block(start, payload.len(), message).map(|()| None),
+            Ok(message) => self.message(start, payload.len(), message).await,
+            Err(error) => self.undecodable(start, payload, error).map(|()| None),
         }
     }
 
-    /// Hands full partitions on, and then the largest table while the builders hold more than their share. Called where every
-    /// row in the builders may follow the last commit order: at a transaction's end, or behind a flush.
-    async fn make_room(&mut self) -> Result<(), PipelineError> {
-        for table in 0..self.tables.len() {
-            while let Some(batch) = self.take_full(table)? {
-                self.send(table, batch).await?;
-            }
-        }
-        loop {
-            let held = self.tables.iter().map(|table| table.buffer.bytes()).enumerate();
-            let largest = held.max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table);
-            let Some(table) = largest.filter(|_| self.held_bytes() > self.limits.builder_bytes) else { return Ok(()) };
-            let Cut { ended, arriving } = self.cut(table)?;
-            for batch in ended.into_iter().chain(arriving) {
-                self.send(table, batch).await?;
-            }
-        }
-    }
-
-    /// Sends everything pending to `land` with the order to commit it, and behind that what the open transaction has brought so
-    /// far: a commit sits on a transaction's end (B1), and yet a long transaction holds nobody else up.
-    async fn flush(&mut self) -> Result<(), PipelineError> {
-        for (table, batch) in self.flush_ended().await? {
-            self.send(table, batch).await?;
-        }
-        Ok(())
-    }
-
-    /// [`Self::flush`] without the open transaction's rows, which are returned.
-    async fn flush_ended(&mut self) -> Result<Vec<(usize, PartitionBatch)>, PipelineError> {
-        let mut rest = Vec::new();
-        if !self.progress.has_pending() {
-            return Ok(rest);
-        }
-        for table in 0..self.tables.len() {
-            let Cut { ended, arriving } = self.cut(table)?;
-            rest.extend(arriving.into_iter().map(|batch| (table, batch)));
-            for batch in ended {
-                self.send(table, batch).await?;
-            }
-        }
-        let (at, rows) = (self.progress.pending_end, self.progress.pending.rows);
-        self.land.send(LandCommand::Commit { at, rows }).await.map_err(|_| LAND_GONE)?;
-        self.progress.flushed();
-        Ok(rest)
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.buffer.bytes()).sum()
-    }
-
-    fn take_full(&mut self, table: usize) -> Result<Option<PartitionBatch>, PipelineError> {
-        let at = self.progress.sent_to;
-        let Some(following) = self.tables.get_mut(table) else { return Ok(None) };
-        following
-            .buffer
-            .take_full(BATCH_ROWS, self.limits.batch_bytes)
-            .map_err(|error| PipelineError::Row { at, error })
-    }
-
-    fn cut(&mut self, table: usize) -> Result<Cut, PipelineError> {
-        let at = self.progress.sent_to;
-        let Some(following) = self.tables.get_mut(table) else { return Ok(Cut::default()) };
-        following.buffer.cut().map_err(|error| PipelineError::Row { at, error })
-    }
-
-    async fn send(&mut self, table: usize, batch: PartitionBatch) -> Result<(), PipelineError> {
-        self.land.send(LandCommand::Rows { table, batch }).await.map_err(|_| LAND_GONE)
+    /// Tells the server that it may forget everything that it has sent, if nothing of that is on its way (W1): the lake notes
+    /// the position first, so the order goes to `land`. A full queue means that something is.
+    pub(super) fn acknowledge_idle(&mut self) {
+        let Some(at) = self.progress.idle_position(*self.durable.borrow()) else { return };
+        let asked = self.land.try_send(LandCommand::Idle { at }).is_ok();
+        self.progress.idle_asked(asked.then_some(at));
     }
 
     async fn wait_until_durable(&mut self) -> Result<(), PipelineError> {
-        let target = self.progress.flushed_to;
+        let target = self.progress.on_its_way();
         self.durable.wait_for(|durable| *durable >= target).await.map_err(|_| LAND_GONE)?;
         Ok(())
     }
+
+    /// Whether what waits should wait no longer.
+    pub(super) fn flush_is_due(&self) -> bool {
+        let limits = self.limits.under(*self.pressure.borrow());
+        self.progress.flush_is_due(limits.flush_bytes, limits.max_age, StdInstant::now())
+    }
 }
 
-const LAND_GONE: PipelineError = PipelineError::StageGone { stage: "land" };
+pub(super) const LAND_GONE: PipelineError = PipelineError::StageGone { stage: "land" };
 
 /// Completes at the instant; never, without one.
 async fn until(instant: Option<Instant>) {

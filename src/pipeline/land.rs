@@ -1,79 +1,93 @@
 //! The landing stage: encode, upload, commit, acknowledge. Owns every table's lake side.
 
+use super::landing::Landing;
 use super::{PipelineError, Totals};
-use crate::base::Lsn;
+use crate::base::{Lsn, XidSet};
 use crate::buffer::PartitionBatch;
-use crate::lake::{Durable, LakeTable, TableWriter};
+use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience};
+use crate::ops::fail_points;
 use crate::wal::Feedback;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
-
-/// How long an end may take for the files of a transaction that was cut off.
-const DISCARD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `follow` asks for, in the order of the WAL.
 #[derive(Debug)]
 pub(super) enum LandCommand {
-    /// Rows of a table. They belong to the next commit.
+    /// Rows of a table. They belong to the next commit, or to a transaction in progress.
     Rows {
         /// Index of the table.
         table: usize,
+        /// The transaction in progress.
+        xid: Option<u32>,
         /// The rows.
         batch: PartitionBatch,
+    },
+    /// A transaction in progress committed: its rows belong to the next commit, without those of `aborted`.
+    Join {
+        /// The transaction.
+        xid: u32,
+        /// Its subtransactions that were rolled back.
+        aborted: XidSet,
+        /// For each table, whether it takes no part: its lake holds the transaction already, or it stands still.
+        excluded: Vec<bool>,
+    },
+    /// A transaction in progress was rolled back.
+    Forget {
+        /// The transaction.
+        xid: u32,
+    },
+    /// A table stands still from a transaction on; what it was given since the last commit is dropped.
+    Park {
+        /// Index of the table.
+        table: usize,
+        /// Where the transaction commits that it could not take.
+        since: Lsn,
+        /// Why.
+        reason: String,
     },
     /// A transaction's end: make everything so far durable, then acknowledge it.
     Commit {
         /// End LSN of the last transaction that the rows belong to.
         at: Lsn,
-        /// Rows since the last commit.
-        rows: u64,
+    },
+    /// Nothing was written to any table up to here: acknowledge it.
+    Idle {
+        /// The position.
+        at: Lsn,
     },
 }
 
-/// The lake side of one table.
-pub(super) struct Landing {
-    pub(super) table: LakeTable,
-    pub(super) writer: TableWriter,
-    pub(super) dirty: bool,
-}
-
-impl Landing {
-    async fn land(&mut self, at: Lsn) -> Result<Durable, PipelineError> {
-        let files = self.writer.finish().await?;
-        let durable = self.table.commit(&files, at).await?;
-        self.dirty = false;
-        Ok(durable)
-    }
+/// What the lake is told before a position is acknowledged.
+pub(super) struct Witness {
+    pub(super) records: Acknowledgements,
+    pub(super) system_identifier: String,
+    pub(super) timeline: u32,
 }
 
 /// The stage and its connections.
 pub(super) struct Land {
+    pub(super) location: LakeLocation,
+    pub(super) slot: String,
     pub(super) tables: Vec<Landing>,
     pub(super) commands: mpsc::Receiver<LandCommand>,
     pub(super) feedback: Feedback,
     pub(super) durable: watch::Sender<Lsn>,
     pub(super) totals: watch::Sender<Totals>,
+    pub(super) witness: Witness,
+    pub(super) patience: Patience,
     /// For the open files of all tables together.
     pub(super) memory_limit_bytes: usize,
 }
 
 impl Land {
-    /// Runs until `follow` closes the queue. Rows without a commit at that point belong to a transaction that was cut off:
+    /// Runs until `follow` closes the queue. Rows without a commit at that point belong to transactions that were cut off:
     /// their files are removed, and the server sends them again.
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
         let outcome = self.follow_commands().await;
         // `follow` need not wait for the tidying up.
         self.commands.close();
         for landing in self.tables {
-            if landing.dirty {
-                // An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
-                match tokio::time::timeout(DISCARD_PATIENCE, landing.writer.discard()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "files that no commit names are left behind"),
-                    Err(_) => tracing::warn!("files that no commit names are left behind: removing them took too long"),
-                }
-            }
-            landing.table.close().await;
+            landing.close().await;
         }
         outcome
     }
@@ -81,25 +95,43 @@ impl Land {
     async fn follow_commands(&mut self) -> Result<(), PipelineError> {
         while let Some(command) = self.commands.recv().await {
             match command {
-                LandCommand::Rows { table, batch } => {
-                    let landing = self.tables.get_mut(table).ok_or(PipelineError::StageGone { stage: "land" })?;
-                    landing.dirty = true;
-                    landing.writer.write(batch).await?;
+                LandCommand::Rows { table, xid, batch } => {
+                    self.landing(table)?.write(xid, batch).await?;
                     self.keep_within_memory().await?;
                 }
-                LandCommand::Commit { at, rows } => self.commit(at, rows).await?,
+                LandCommand::Join { xid, aborted, excluded } => {
+                    fail_points::reach("land.join");
+                    for (landing, excluded) in self.tables.iter_mut().zip(excluded) {
+                        landing.join(xid, &aborted, excluded).await?;
+                    }
+                }
+                LandCommand::Forget { xid } => {
+                    for landing in &mut self.tables {
+                        landing.forget(xid).await;
+                    }
+                }
+                LandCommand::Park { table, since, reason } => {
+                    let (location, slot, patience) = (self.location.clone(), self.slot.clone(), self.patience.clone());
+                    self.landing(table)?.park(since, reason, &location, &slot, &patience).await?;
+                }
+                LandCommand::Commit { at } => self.commit(at).await?,
+                LandCommand::Idle { at } => self.acknowledge(at).await?,
             }
         }
         Ok(())
     }
 
-    /// One budget for all tables: a quiet table's share is the busy one's.
+    fn landing(&mut self, table: usize) -> Result<&mut Landing, PipelineError> {
+        self.tables.get_mut(table).ok_or(PipelineError::StageGone { stage: "land" })
+    }
+
+    /// One budget for all tables and transactions: a quiet one's share is the busy one's.
     async fn keep_within_memory(&mut self) -> Result<(), PipelineError> {
-        let total = |tables: &[Landing]| tables.iter().map(|landing| landing.writer.memory_bytes()).sum::<usize>();
+        let total = |tables: &[Landing]| tables.iter().map(Landing::memory_bytes).sum::<usize>();
         while total(&self.tables) > self.memory_limit_bytes {
-            let largest = self.tables.iter_mut().max_by_key(|landing| landing.writer.memory_bytes());
+            let largest = self.tables.iter_mut().max_by_key(|landing| landing.largest_writer_bytes());
             let Some(landing) = largest else { break };
-            if !landing.writer.close_largest().await? {
+            if !landing.close_largest().await? {
                 break;
             }
         }
@@ -107,25 +139,43 @@ impl Land {
     }
 
     /// One Delta commit for each touched table; the acknowledgement follows the last of them (W1, L1).
-    async fn commit(&mut self, at: Lsn, rows: u64) -> Result<(), PipelineError> {
+    async fn commit(&mut self, at: Lsn) -> Result<(), PipelineError> {
         let started = Instant::now();
-        let dirty = self.tables.iter_mut().filter(|landing| landing.dirty);
+        let (location, slot, patience) = (&self.location, self.slot.as_str(), &self.patience);
+        let dirty = self.tables.iter_mut().filter(|landing| landing.is_dirty());
         // All of them to their end, also when one fails: a commit is never dropped half-way.
-        let landed = futures::future::join_all(dirty.map(|landing| landing.land(at))).await;
-        let mut durable_at: Option<Lsn> = None;
-        for durable in landed {
-            let lsn = durable?.lsn();
-            durable_at = Some(durable_at.map_or(lsn, |earlier| earlier.min(lsn)));
+        let landings = dirty.map(|landing| landing.land(at, location, slot, patience));
+        let landed = futures::future::join_all(landings).await;
+        let mut rows = 0;
+        for landed in landed {
+            rows += landed?;
         }
-        if let Some(lsn) = durable_at {
-            self.feedback.acknowledge(lsn);
-            self.durable.send_replace(lsn);
-            self.totals.send_modify(|totals| {
-                totals.rows += rows;
-                totals.flushes += 1;
-            });
-            tracing::info!(rows, lsn = %lsn, commit_seconds = started.elapsed().as_secs_f64(), "durable in the lake");
+        self.acknowledge(at).await?;
+        self.totals.send_modify(|totals| {
+            totals.rows += rows;
+            totals.flushes += 1;
+        });
+        tracing::info!(rows, lsn = %at, commit_seconds = started.elapsed().as_secs_f64(), "durable in the lake");
+        for landing in &mut self.tables {
+            landing.tidy().await;
         }
+        Ok(())
+    }
+
+    /// Everything that commits before `at` is in the lake: the lake notes it, then the server may forget it (W1, W2).
+    async fn acknowledge(&mut self, at: Lsn) -> Result<(), PipelineError> {
+        let record = Acknowledgement {
+            system_identifier: self.witness.system_identifier.clone(),
+            timeline: self.witness.timeline,
+            acknowledged: at,
+            tables: self.tables.iter().map(|landing| (landing.name(), landing.recorded())).collect(),
+            recorded_at: chrono::Utc::now(),
+        };
+        self.witness.records.write(&record, &self.patience).await?;
+        fail_points::reach("land.before_acknowledgement");
+        self.feedback.acknowledge(at);
+        self.durable.send_replace(at);
+        fail_points::reach("land.after_acknowledgement");
         Ok(())
     }
 }

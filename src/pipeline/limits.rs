@@ -33,7 +33,32 @@ pub(super) struct Limits {
     pub(super) writer_bytes: usize,
 }
 
+/// How much room the replication slot has left before the server gives it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pressure {
+    /// Enough, or no limit is set.
+    Ample,
+    /// Less than is comfortable: flush earlier.
+    Low,
+    /// Nearly gone: flush as soon as there is something worth it, and park what keeps failing.
+    Critical,
+}
+
+/// The age of a flush while the slot's headroom is nearly gone; sooner would make a commit of every transaction, and the
+/// backlog would shrink more slowly.
+const HURRIED_AGE: Duration = Duration::from_secs(1);
+
 impl Limits {
+    /// The limits while the slot has so much room left.
+    pub(super) fn under(&self, pressure: Pressure) -> Self {
+        let max_age = match pressure {
+            Pressure::Ample => self.max_age,
+            Pressure::Low => self.max_age / 2,
+            Pressure::Critical => self.max_age.min(HURRIED_AGE),
+        };
+        Self { max_age, ..*self }
+    }
+
     /// What the process itself does not take is for rows: a tenth waits as WAL, a quarter is in open Parquet files, a quarter in
     /// Arrow builders and about a third in the five batches that may be on their way. Builders grow by doubling, and a batch keeps
     /// what its builders had, so both are limited to half of what they may hold.

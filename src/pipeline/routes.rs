@@ -1,6 +1,6 @@
 //! Which table a relation's rows belong to.
 
-use super::PipelineError;
+use super::refusal::{Cause, Refusal};
 use crate::base::TableName;
 use crate::decode::Relation;
 use crate::source::PublicationFacts;
@@ -44,16 +44,27 @@ impl Routes {
     /// An oid that was ours stays ours under another name: a renamed table must be refused, not mistaken for one that is not
     /// configured, whose rows are ignored.
     pub(super) fn announce(&mut self, relation: &Relation) -> Option<usize> {
-        let by_name =
-            self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
-        let found = by_name.or_else(|| self.by_oid.get(&relation.oid).copied().flatten());
+        let found = self.resolve(relation);
         self.by_oid.insert(relation.oid, found);
-        let name = TableName::new(&relation.schema, &relation.name);
-        if found.is_none() && self.published.as_ref().is_some_and(|published| !published.contains(&name)) {
-            self.unknown.insert(relation.oid, name);
+        if found.is_none() && self.is_foreign(relation) {
+            self.unknown.insert(relation.oid, TableName::new(&relation.schema, &relation.name));
         }
         self.last = None;
         found
+    }
+
+    /// The configured table of a relation as it is described, without noting anything: a transaction in progress may rename
+    /// a table and roll back.
+    pub(super) fn resolve(&self, relation: &Relation) -> Option<usize> {
+        let by_name =
+            self.tables.iter().position(|table| table.schema == relation.schema && table.name == relation.name);
+        by_name.or_else(|| self.by_oid.get(&relation.oid).copied().flatten())
+    }
+
+    /// Whether the publication does not have a relation of this name, so that its rows may not pass by.
+    pub(super) fn is_foreign(&self, relation: &Relation) -> bool {
+        let named = |table: &TableName| table.schema == relation.schema && table.name == relation.name;
+        self.published.as_ref().is_some_and(|published| !published.iter().any(named))
     }
 
     /// The table of a row: `Some(None)` when it is not configured, `None` when the relation was never announced.
@@ -71,13 +82,17 @@ impl Routes {
 
     /// Whether rows of a relation that is not configured may pass by: those of a table that is published beside ours. Rows
     /// under a name that the publication does not have are a leaf's, whose root is ours, and must not be lost in silence.
-    pub(super) fn may_be_ignored(&self, relation_oid: u32) -> Result<(), PipelineError> {
+    pub(super) fn may_be_ignored(&self, relation_oid: u32) -> Result<(), Refusal> {
         match self.unknown.get(&relation_oid) {
             None => Ok(()),
-            Some(table) => {
-                Err(PipelineError::UnknownRelation { table: table.clone(), publication: self.publication.clone() })
-            }
+            Some(table) => Err(self.unknown_relation(table.clone())),
         }
+    }
+
+    /// Rows of a relation that the publication does not name.
+    pub(super) fn unknown_relation(&self, table: TableName) -> Refusal {
+        let publication = self.publication.clone();
+        Refusal { table: None, cause: Cause::UnknownRelation { table, publication } }
     }
 
     /// The configured table's name.
@@ -124,7 +139,8 @@ mod tests {
         assert_eq!(routes.announce(&relation(8, "other")), None);
         assert!(routes.may_be_ignored(8).is_ok());
         assert_eq!(routes.announce(&relation(9, "events_p2026_01_01")), None);
-        assert!(matches!(routes.may_be_ignored(9), Err(PipelineError::UnknownRelation { .. })));
+        let refused = routes.may_be_ignored(9).unwrap_err();
+        assert!(matches!(refused.cause, Cause::UnknownRelation { .. }));
     }
 
     #[test]

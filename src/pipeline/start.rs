@@ -1,221 +1,227 @@
-//! Before anything moves: both ends are looked at, and what cannot end well is refused with its remedy (W2).
+//! The start: both ends are looked at, then the stages are wired and begin.
 
+use super::ends::{self, SourceSide};
 use super::follow::{Follow, Following, Marker};
-use super::land::{Land, Landing};
-use super::limits::{LAND_QUEUE_COMMANDS, Limits};
+use super::governor::Governor;
+use super::in_progress::InProgress;
+use super::land::{Land, Witness};
+use super::landing::Landing;
+use super::limits::{LAND_QUEUE_COMMANDS, Limits, Pressure};
+use super::lineage;
 use super::routes::Routes;
+use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
 use super::{PipelineError, Running, Totals, Until};
-use crate::base::{Lsn, TableShape};
+use crate::base::Lsn;
 use crate::buffer::TableBuffer;
-use crate::config::{Pipeline, TableSection};
+use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::{self, Settings};
-use crate::lake::{LakeLocation, LakeTable, Progress, TableWriter, WriterOptions};
+use crate::lake::{Acknowledgement, Acknowledgements, FindingKind, LakeLocation, Patience, findings};
 use crate::ops::tasks::Stages;
-use crate::source::{self, PublicationFacts, TableRules};
-use crate::wal::{ReplicationConnection, StreamOptions};
+use crate::source::{self, SlotFacts};
+use crate::wal::{ReplicationConnection, ReplicationStream, StreamOptions, SystemIdentity};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
-/// The oldest server whose pgoutput has `binary` and `messages`.
-const SERVER_VERSION_MIN: u32 = 140_000;
 /// Every change since the last status update is told within this time; the server's default patience is 60 seconds.
 const FEEDBACK_INTERVAL: Duration = Duration::from_secs(1);
-/// A server that says nothing for so long, asked for a sign of life in between, is taken for dead.
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A consumer that was just killed holds its slot until the server notices the closed socket; a second consumer holds it
-/// for good. So long is the difference awaited before the start is refused.
-const SLOT_RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Prefix of the logical messages that lakebed writes into the WAL for itself.
 const MARKER_PREFIX: &str = "lakebed";
+
+/// The words that go from stage to stage, both ends of each.
+struct Words {
+    stop: (watch::Sender<bool>, watch::Receiver<bool>),
+    give_up: (watch::Sender<bool>, watch::Receiver<bool>),
+    pressure: (watch::Sender<Pressure>, watch::Receiver<Pressure>),
+    critical: (watch::Sender<bool>, watch::Receiver<bool>),
+}
+
+impl Words {
+    fn new() -> Self {
+        Self {
+            stop: watch::channel(false),
+            give_up: watch::channel(false),
+            pressure: watch::channel(Pressure::Ample),
+            critical: watch::channel(false),
+        }
+    }
+
+    /// How long a table's landing waits for a store that fails; a shorter time for one that may be parked instead.
+    fn patience(&self, section: &TableSection) -> Patience {
+        let patience = Patience::until(self.give_up.1.clone());
+        match section.on_error {
+            OnError::Park => patience.unless_hurried(self.critical.1.clone()),
+            OnError::Stop => patience,
+        }
+    }
+}
 
 /// Connects both ends and starts the stages.
 ///
 /// # Errors
 /// Whatever stands against following: an unreachable or unsuited server, a missing or differing publication, a missing,
-/// lost or held slot, a table that cannot be kept, a lake table that is missing, foreign or different.
+/// lost or held slot, a table that cannot be kept, a lake table that is missing, foreign or different, and a slot or a server
+/// whose past is not the lake's.
 pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, PipelineError> {
+    let words = Words::new();
     let settings = Settings::from_url(&pipeline.source.url)?;
     let control = connect::control(&settings).await?;
     let client = control.client();
-    let (publication, tables) = look_at_source(client, pipeline, &settings).await?;
-    let (oids, shapes): (Vec<u32>, Vec<Arc<TableShape>>) = tables.into_iter().unzip();
-    wait_for_slot(client, pipeline, &settings).await?;
+    let source = ends::look_at_source(client, pipeline, &settings).await?;
+    let slot = ends::wait_for_slot(client, pipeline, &settings).await?;
     let mut connection = ReplicationConnection::open(&settings).await?;
     let system = connection.identify_system().await?;
     let limits = Limits::new(&pipeline.buffer);
-    let landings = open_lake(pipeline, &shapes, &system.system_identifier, limits).await?;
-    if let Some(landing) = landings.iter().find(|landing| landing.table.recorded() > system.flushed) {
-        let (table, recorded) = (landing.table.location().to_owned(), landing.table.recorded());
-        return Err(PipelineError::ServerBehindLake { table, recorded, flushed: system.flushed });
-    }
-    let stream = connection
-        .start(StreamOptions {
-            slot: pipeline.source.slot.clone(),
-            start: Lsn::ZERO,
-            publication: pipeline.source.publication.clone(),
-            protocol_version: 1,
-            binary: shapes.iter().all(|shape| shape.binary_is_understood()),
-            messages: true,
-            feedback_interval: FEEDBACK_INTERVAL,
-            receive_timeout: RECEIVE_TIMEOUT,
-            buffer_bytes: limits.wal_bytes,
-        })
-        .await?;
+    let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
+    let patience = |section: &TableSection| words.patience(section);
+    let landings =
+        ends::open_lake(pipeline, &location, &source.tables, &system.system_identifier, limits, &patience).await?;
+    let (records, record) = Acknowledgements::open(&location, &pipeline.source.slot).await?;
+    is_the_lakes_own_past(&mut connection, &system, &slot, record, &landings).await?;
+    let skips = skips(&location, &pipeline.source.slot).await?;
+    let stream = follow_from(connection, pipeline, &source, limits).await?;
     let marker = match until {
         Until::Signalled => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
+    let witness = Witness { records, system_identifier: system.system_identifier, timeline: system.timeline };
+    let running = wire(pipeline, settings, location, source, landings, stream, marker, skips, witness, limits, words);
+    tracing::info!(slot = pipeline.source.slot, tables = pipeline.tables.len(), "following");
+    Ok(running)
+}
 
+/// W2: the slot and the server must go on where the lake stands.
+async fn is_the_lakes_own_past(
+    connection: &mut ReplicationConnection,
+    system: &SystemIdentity,
+    slot: &SlotFacts,
+    record: Option<Acknowledgement>,
+    landings: &[Landing],
+) -> Result<(), PipelineError> {
+    let history = connection.timeline_history(system.timeline).await?;
+    let present = lineage::Lineage {
+        system_identifier: system.system_identifier.clone(),
+        timeline: system.timeline,
+        flushed: system.flushed,
+        history,
+    };
+    let recorded = record.map(|record| lineage::Recorded {
+        system_identifier: record.system_identifier,
+        timeline: record.timeline,
+        acknowledged: record.acknowledged,
+        tables: record.tables,
+    });
+    let tables: Vec<lineage::TableStand> = landings
+        .iter()
+        .map(|landing| lineage::TableStand {
+            table: landing.name(),
+            location: landing.lake_location().to_owned(),
+            recorded: landing.recorded(),
+            parked: landing.is_parked(),
+        })
+        .collect();
+    Ok(lineage::judge(&present, &slot.name, slot.confirmed, recorded.as_ref(), &tables)?)
+}
+
+async fn skips(location: &LakeLocation, slot: &str) -> Result<Skips, PipelineError> {
+    let findings = findings(location, slot).await?;
+    let orders = findings.iter().filter(|finding| finding.kind == FindingKind::Skipped).map(|finding| finding.lsn);
+    Ok(Skips::new(orders))
+}
+
+async fn follow_from(
+    connection: ReplicationConnection,
+    pipeline: &Pipeline,
+    source: &SourceSide,
+    limits: Limits,
+) -> Result<ReplicationStream, PipelineError> {
+    let receive_timeout = connection.receive_timeout();
+    let streaming = pipeline.source.streaming;
+    let options = StreamOptions {
+        slot: pipeline.source.slot.clone(),
+        start: Lsn::ZERO,
+        publication: pipeline.source.publication.clone(),
+        protocol_version: if streaming { 2 } else { 1 },
+        streaming,
+        binary: source.tables.iter().all(|(_, shape)| shape.binary_is_understood()),
+        messages: true,
+        feedback_interval: FEEDBACK_INTERVAL,
+        receive_timeout,
+        buffer_bytes: limits.wal_bytes,
+    };
+    Ok(connection.start(options).await?)
+}
+
+/// Makes the stages and the queues between them, and lets them begin.
+#[allow(clippy::too_many_arguments, reason = "everything that was found comes together here, once")]
+fn wire(
+    pipeline: &Pipeline,
+    settings: Settings,
+    location: LakeLocation,
+    source: SourceSide,
+    landings: Vec<Landing>,
+    stream: ReplicationStream,
+    marker: Option<Marker>,
+    skips: Skips,
+    witness: Witness,
+    limits: Limits,
+    words: Words,
+) -> Running {
     let (commands_in, commands_out) = mpsc::channel(LAND_QUEUE_COMMANDS);
     let (durable_in, durable_out) = watch::channel(Lsn::ZERO);
     let (totals_in, totals_out) = watch::channel(Totals::default());
-    let (stop_in, stop_out) = watch::channel(false);
     let feedback = stream.feedback();
-    let tables = shapes
-        .iter()
-        .zip(&landings)
-        .map(|(shape, landing)| Following {
-            buffer: TableBuffer::new(Arc::clone(shape)),
-            recorded: landing.table.recorded(),
-        })
-        .collect();
+    let following = pipeline.tables.iter().zip(&source.tables).zip(&landings);
+    let following = following.map(|((section, (_, shape)), landing)| Following {
+        shape: Arc::clone(shape),
+        buffer: TableBuffer::new(Arc::clone(shape)),
+        recorded: landing.recorded(),
+        parked: landing.is_parked(),
+        may_park: section.on_error == OnError::Park,
+        described: 0,
+    });
+    let oids = source.tables.iter().map(|(oid, shape)| (*oid, shape.table.clone())).collect();
     let follow = Follow {
-        stream,
-        feedback: feedback.clone(),
-        tables,
-        routes: Routes::new(
-            oids.into_iter().zip(shapes.iter().map(|shape| shape.table.clone())).collect(),
-            &publication,
-        ),
+        tables: following.collect(),
+        routes: Routes::new(oids, &source.publication),
         land: commands_in,
         durable: durable_out,
-        stop: stop_out,
+        stop: words.stop.1.clone(),
+        pressure: words.pressure.1,
         limits,
         marker,
-        progress: StreamProgress::new(),
+        progress: StreamProgress::default(),
+        in_progress: InProgress::default(),
+        skips,
+        relations: 0,
     };
     let land = Land {
+        location,
+        slot: pipeline.source.slot.clone(),
         tables: landings,
         commands: commands_out,
         feedback,
         durable: durable_in,
         totals: totals_in,
+        witness,
+        patience: Patience::until(words.give_up.1),
         memory_limit_bytes: limits.writer_bytes,
     };
-    let mut stages = Stages::default();
-    stages.start("follow", follow.run());
-    stages.start("land", land.run());
-    tracing::info!(slot = pipeline.source.slot, tables = shapes.len(), "following");
-    Ok(Running { stages, stop: stop_in, totals: totals_out, failure: None })
-}
-
-/// Server, publication and tables, in the order in which an operator sets them up: each table's oid and shape.
-async fn look_at_source(
-    client: &Client,
-    pipeline: &Pipeline,
-    settings: &Settings,
-) -> Result<(PublicationFacts, Vec<(u32, Arc<TableShape>)>), PipelineError> {
-    source::prepare_session(client).await?;
-    let server = source::server(client).await?;
-    let endpoint = settings.endpoint();
-    if server.version < SERVER_VERSION_MIN {
-        return Err(PipelineError::ServerVersion { endpoint, found: server.version });
-    }
-    if server.wal_level != "logical" {
-        return Err(PipelineError::WalLevel { endpoint, found: server.wal_level });
-    }
-    let name = &pipeline.source.publication;
-    let publication = source::publication(client, name)
-        .await?
-        .ok_or_else(|| PipelineError::NoPublication { publication: name.clone(), database: server.database.clone() })?;
-    if !publication.via_root {
-        let problem = "lacks publish_via_partition_root, so rows would arrive under leaves and be lost".to_owned();
-        return Err(PipelineError::PublicationDiffers { publication: name.clone(), problem });
-    }
-    let mut shapes = Vec::with_capacity(pipeline.tables.len());
-    for table in &pipeline.tables {
-        let facts = source::table(client, &table_rules(table), publication.generated_stored).await?;
-        publishes_whole_table(&publication, &facts.shape)?;
-        shapes.push((facts.oid, Arc::new(facts.shape)));
-    }
-    Ok((publication, shapes))
-}
-
-/// What the pipeline file says about a table, as the control plane asks for it.
-pub fn table_rules(section: &TableSection) -> TableRules {
-    TableRules {
-        table: section.name.clone(),
-        partition_column: section.partition_column.clone(),
-        partition_by: section.partition_by,
-        time_zone: section.time_zone,
-    }
-}
-
-/// A publication that leaves out a table, an operation, a column or a row would lose it without a word.
-fn publishes_whole_table(publication: &PublicationFacts, shape: &TableShape) -> Result<(), PipelineError> {
-    let table = &shape.table;
-    let operations = publication.missing_operations();
-    let problem = match publication.find(table) {
-        None => Some(format!("does not publish {table}")),
-        Some(published) if published.has_column_list => Some(format!("sends only some columns of {table}")),
-        Some(published) if published.has_row_filter => Some(format!("sends only some rows of {table}")),
-        Some(_) if !operations.is_empty() => Some(format!("does not publish {}", operations.join(", "))),
-        Some(_) => None,
+    let governor = Governor {
+        settings,
+        slot: pipeline.source.slot.clone(),
+        heartbeat_interval: pipeline.source.heartbeat_interval,
+        level: words.pressure.0,
+        critical: words.critical.0,
+        stop: words.stop.1,
     };
-    match problem {
-        Some(problem) => Err(PipelineError::PublicationDiffers { publication: publication.name.clone(), problem }),
-        None => Ok(()),
-    }
-}
-
-async fn open_lake(
-    pipeline: &Pipeline,
-    shapes: &[Arc<TableShape>],
-    system_identifier: &str,
-    limits: Limits,
-) -> Result<Vec<Landing>, PipelineError> {
-    let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
-    location.probe().await?;
-    let mut landings = Vec::with_capacity(shapes.len());
-    for (section, shape) in pipeline.tables.iter().zip(shapes) {
-        let progress = Progress {
-            system_identifier: system_identifier.to_owned(),
-            pipeline: pipeline.source.slot.clone(),
-            table: section.name.clone(),
-            epoch: 0,
-        };
-        let table = LakeTable::open(&location, section.lake_path(), shape, &progress).await?;
-        let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
-        let writer = TableWriter::new(&table, options)?;
-        landings.push(Landing { table, writer, dirty: false });
-    }
-    Ok(landings)
-}
-
-/// Refuses a slot that is missing, unusable, or held by another consumer for longer than a closing socket takes.
-async fn wait_for_slot(client: &Client, pipeline: &Pipeline, settings: &Settings) -> Result<(), PipelineError> {
-    let slot = &pipeline.source.slot;
-    let patience = tokio::time::Instant::now() + SLOT_RELEASE_PATIENCE;
-    loop {
-        let facts = source::slot(client, slot)
-            .await?
-            .ok_or_else(|| PipelineError::NoSlot { slot: slot.clone(), endpoint: settings.endpoint() })?;
-        if let Some(problem) = facts.unusable(settings.database()) {
-            return Err(PipelineError::SlotUnusable { problem });
-        }
-        if !facts.active {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() >= patience {
-            let holder = facts.holder.map_or_else(|| "another session".to_owned(), |holder| holder.to_string());
-            return Err(PipelineError::SlotHeld { slot: slot.clone(), holder });
-        }
-        tokio::time::sleep(SLOT_POLL_INTERVAL).await;
-    }
+    let mut stages = Stages::default();
+    stages.start("follow", follow.run(stream));
+    stages.start("land", land.run());
+    stages.start("governor", governor.run());
+    Running { stages, stop: words.stop.0, give_up: words.give_up.0, totals: totals_out, failure: None }
 }
 
 /// Writes our own message into the WAL. It is not transactional, so it stands behind everything committed before and needs

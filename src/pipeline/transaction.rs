@@ -3,11 +3,13 @@
 use crate::base::Lsn;
 use std::time::{Duration, Instant};
 
-/// The transaction whose rows are arriving.
+/// The whole transaction whose rows are arriving.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenTransaction {
     /// LSN of its commit record, from BEGIN.
     pub(super) commit_lsn: Lsn,
+    /// The operator asked to step over it.
+    pub(super) skipped: bool,
 }
 
 /// Rows that no flush has taken yet.
@@ -21,33 +23,29 @@ pub(super) struct Tally {
 }
 
 /// The stage's bookkeeping of positions; it holds no rows.
-#[derive(Debug)]
+///
+/// Transactions in progress do not appear here: they commit behind everything that was sent, so the server sends them again
+/// whatever is acknowledged meanwhile.
+#[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) open: Option<OpenTransaction>,
     /// Rows of the open transaction.
-    pub(super) arriving: Tally,
+    arriving: Tally,
     /// Rows of transactions that have ended.
-    pub(super) pending: Tally,
+    pending: Tally,
     /// End LSN of the last transaction in `pending`.
     pub(super) pending_end: Lsn,
     /// Where the last flush that was sent to `land` ends.
-    pub(super) flushed_to: Lsn,
+    flushed_to: Lsn,
     /// Every transaction that commits before here has been sent by the server.
     pub(super) sent_to: Lsn,
+    /// The last position without rows that `land` was asked to acknowledge.
+    idle_asked_to: Lsn,
+    /// Since when the server has sent more than `land` was told of.
+    idle_since: Option<Instant>,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self {
-            open: None,
-            arriving: Tally::default(),
-            pending: Tally::default(),
-            pending_end: Lsn::ZERO,
-            flushed_to: Lsn::ZERO,
-            sent_to: Lsn::ZERO,
-        }
-    }
-
     /// One row arrived, of so many bytes on the wire.
     #[inline]
     pub(super) fn row(&mut self, bytes: usize) {
@@ -62,11 +60,28 @@ impl Progress {
     pub(super) fn transaction_ended(&mut self, end: Lsn) {
         self.open = None;
         let arrived = std::mem::take(&mut self.arriving);
+        self.pend(end, arrived);
+    }
+
+    /// A transaction that was streamed while it was in progress committed; its age counts from here.
+    pub(super) fn streamed_ended(&mut self, end: Lsn, rows: u64, bytes: u64) {
+        self.pend(end, Tally { rows, bytes, since: Some(Instant::now()) });
+    }
+
+    fn pend(&mut self, end: Lsn, arrived: Tally) {
         if arrived.rows > 0 {
             self.pending.rows += arrived.rows;
             self.pending.bytes += arrived.bytes;
             self.pending.since = self.pending.since.or(arrived.since);
             self.pending_end = end;
+        }
+    }
+
+    /// Everything that commits before `end` was sent.
+    pub(super) fn sent(&mut self, end: Lsn) {
+        if end > self.sent_to {
+            self.sent_to = end;
+            self.idle_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -76,25 +91,51 @@ impl Progress {
     }
 
     /// Whether they should wait no longer.
-    pub(super) fn flush_is_due(&self, flush_bytes: u64, max_age: Duration) -> bool {
-        let old = self.pending.since.is_some_and(|since| since.elapsed() >= max_age);
+    pub(super) fn flush_is_due(&self, flush_bytes: u64, max_age: Duration, now: Instant) -> bool {
+        let old = self.pending.since.is_some_and(|since| now.saturating_duration_since(since) >= max_age);
         self.has_pending() && (old || self.pending.bytes >= flush_bytes)
+    }
+
+    /// When the pending rows become too old.
+    pub(super) fn flush_deadline(&self, max_age: Duration) -> Option<Instant> {
+        self.pending.since.map(|since| since + max_age)
     }
 
     /// Everything pending was sent to `land`.
     pub(super) fn flushed(&mut self) {
         self.flushed_to = self.pending_end;
         self.pending = Tally::default();
+        if self.sent_to <= self.flushed_to {
+            self.idle_since = None;
+        }
+    }
+
+    /// The last position that `land` was asked to make durable.
+    pub(super) fn on_its_way(&self) -> Lsn {
+        self.flushed_to.max(self.idle_asked_to)
     }
 
     /// W1: a position without rows may be acknowledged only when nothing is buffered, open or on its way.
-    pub(super) fn nothing_in_flight(&self, durable: Lsn) -> bool {
-        self.open.is_none() && !self.has_pending() && durable >= self.flushed_to
+    pub(super) fn idle_position(&self, durable: Lsn) -> Option<Lsn> {
+        let nothing_in_flight = self.open.is_none() && !self.has_pending() && durable >= self.on_its_way();
+        (nothing_in_flight && self.sent_to > durable).then_some(self.sent_to)
     }
 
-    /// When the pending rows become too old.
-    pub(super) fn deadline(&self, max_age: Duration) -> Option<Instant> {
-        self.pending.since.map(|since| since + max_age)
+    /// When the lake should note that position: each notice costs the store a request or two.
+    pub(super) fn idle_deadline(&self, durable: Lsn, interval: Duration) -> Option<Instant> {
+        self.idle_position(durable)?;
+        self.idle_since.map(|since| since + interval)
+    }
+
+    /// `land` was asked to acknowledge `at`, or could not be; the next one waits its turn.
+    pub(super) fn idle_asked(&mut self, at: Option<Lsn>) {
+        match at {
+            Some(at) => {
+                self.idle_asked_to = at;
+                self.idle_since = None;
+            }
+            None => self.idle_since = Some(Instant::now()),
+        }
     }
 }
 
@@ -102,39 +143,59 @@ impl Progress {
 mod tests {
     use super::*;
 
+    fn open(commit_lsn: u64) -> Option<OpenTransaction> {
+        Some(OpenTransaction { commit_lsn: Lsn(commit_lsn), skipped: false })
+    }
+
     #[test]
     fn w1_a_keepalive_is_followed_only_when_nothing_is_in_flight() {
-        let mut progress = Progress::new();
-        assert!(progress.nothing_in_flight(Lsn::ZERO));
-        progress.open = Some(OpenTransaction { commit_lsn: Lsn(10) });
-        assert!(!progress.nothing_in_flight(Lsn::ZERO), "a transaction is open");
+        let mut progress = Progress::default();
+        progress.sent(Lsn(5));
+        assert_eq!(progress.idle_position(Lsn::ZERO), Some(Lsn(5)));
+        progress.open = open(10);
+        assert_eq!(progress.idle_position(Lsn::ZERO), None, "a transaction is open");
         progress.row(100);
         progress.transaction_ended(Lsn(20));
-        assert!(!progress.nothing_in_flight(Lsn(20)), "rows are buffered");
+        progress.sent(Lsn(25));
+        assert_eq!(progress.idle_position(Lsn(20)), None, "rows are buffered");
         progress.flushed();
-        assert!(!progress.nothing_in_flight(Lsn(19)), "a flush is on its way");
-        assert!(progress.nothing_in_flight(Lsn(20)));
+        assert_eq!(progress.idle_position(Lsn(19)), None, "a flush is on its way");
+        assert_eq!(progress.idle_position(Lsn(20)), Some(Lsn(25)));
+        progress.idle_asked(Some(Lsn(25)));
+        assert_eq!(progress.idle_position(Lsn(20)), None, "it was asked for already");
+        assert_eq!(progress.idle_position(Lsn(25)), None, "nothing more was sent");
+        assert_eq!(progress.on_its_way(), Lsn(25));
+    }
+
+    #[test]
+    fn an_idle_position_waits_its_turn() {
+        let mut progress = Progress::default();
+        assert!(progress.idle_deadline(Lsn::ZERO, Duration::ZERO).is_none(), "nothing was sent");
+        progress.sent(Lsn(5));
+        assert!(progress.idle_deadline(Lsn::ZERO, Duration::ZERO).is_some());
+        progress.open = open(7);
+        assert!(progress.idle_deadline(Lsn::ZERO, Duration::ZERO).is_none(), "a timer would fire for nothing");
     }
 
     #[test]
     fn b1_a_flush_takes_whole_transactions_and_leaves_the_open_one() {
-        let mut progress = Progress::new();
+        let mut progress = Progress::default();
         progress.row(1);
         progress.transaction_ended(Lsn(1));
-        progress.open = Some(OpenTransaction { commit_lsn: Lsn(2) });
+        progress.open = open(2);
         progress.row(7);
-        assert!(progress.deadline(Duration::ZERO).is_some(), "what is pending does not wait for a long transaction");
+        assert!(progress.flush_deadline(Duration::ZERO).is_some(), "what is pending does not wait for a long transaction");
         progress.flushed();
         assert_eq!((progress.flushed_to, progress.arriving.rows, progress.arriving.bytes), (Lsn(1), 1, 7));
-        assert!(progress.deadline(Duration::ZERO).is_none());
+        assert!(progress.flush_deadline(Duration::ZERO).is_none());
     }
 
     #[test]
     fn a_transaction_without_rows_leaves_nothing_pending() {
-        let mut progress = Progress::new();
-        progress.open = Some(OpenTransaction { commit_lsn: Lsn(1) });
+        let mut progress = Progress { open: open(1), ..Progress::default() };
         progress.transaction_ended(Lsn(2));
+        progress.streamed_ended(Lsn(3), 0, 0);
         assert!(!progress.has_pending());
-        assert!(!progress.flush_is_due(0, Duration::ZERO));
+        assert!(!progress.flush_is_due(0, Duration::ZERO, Instant::now()));
     }
 }

@@ -1,0 +1,198 @@
+//! The following stage, message by message: transactions in progress.
+
+use super::PipelineError;
+use super::follow::Follow;
+use super::in_progress::{Described, Streamed};
+use super::land::LandCommand;
+use super::refusal::{Cause, Refusal};
+use crate::base::{Lsn, TableName, XidSet};
+use crate::decode::{Message, Tuple};
+use crate::ops::fail_points;
+
+impl Follow {
+    /// A block of a transaction in progress starts.
+    pub(super) fn stream_start(&mut self, at: Lsn, xid: u32, first: bool) -> Result<(), PipelineError> {
+        if self.progress.open.is_some() {
+            return Err(PipelineError::Order { at, what: "STREAM START inside a transaction" });
+        }
+        let started = self.in_progress.start_block(xid, first, self.tables.len());
+        started.map_err(|what| PipelineError::Order { at, what })
+    }
+
+    /// A message inside a block.
+    pub(super) fn message_in_block(
+        &mut self,
+        at: Lsn,
+        bytes: usize,
+        message: Message<'_>,
+    ) -> Result<(), PipelineError> {
+        let without = PipelineError::Order { at, what: "a change in a block without its transaction" };
+        match message {
+            Message::StreamStop => {
+                fail_points::reach("follow.stream_block");
+                return self.in_progress.stop_block().map_err(|what| PipelineError::Order { at, what });
+            }
+            Message::Insert { xid: Some(xid), relation_oid, new } => {
+                return self.insert_in_block(at, bytes, xid, relation_oid, &new);
+            }
+            Message::Relation { xid: Some(xid), relation } => self.describe_in_block(xid, relation),
+            Message::Update { xid: Some(xid), relation_oid, .. } => {
+                self.not_insert_in_block("UPDATE", xid, &[relation_oid]);
+            }
+            Message::Delete { xid: Some(xid), relation_oid, .. } => {
+                self.not_insert_in_block("DELETE", xid, &[relation_oid]);
+            }
+            Message::Truncate { xid: Some(xid), relation_oids, .. } => {
+                self.not_insert_in_block("TRUNCATE", xid, &relation_oids);
+            }
+            Message::LogicalMessage { .. } | Message::Type { .. } | Message::Origin { .. } => {}
+            Message::StreamStart { .. } => {
+                return Err(PipelineError::Order { at, what: "STREAM START inside a block" });
+            }
+            _ => return Err(without),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn insert_in_block(
+        &mut self,
+        at: Lsn,
+        bytes: usize,
+        xid: u32,
+        relation_oid: u32,
+        new: &Tuple<'_>,
+    ) -> Result<(), PipelineError> {
+        let Some(streamed) = self.in_progress.current() else { return Ok(()) };
+        let Some(described) = streamed.find(relation_oid) else {
+            return Err(PipelineError::Order { at, what: "a row of a relation that its transaction did not describe" });
+        };
+        match described.table {
+            Some(table) => streamed.insert(table, xid, bytes, new),
+            None if self.routes.is_foreign(&described.relation) => {
+                let name = TableName::new(&described.relation.schema, &described.relation.name);
+                streamed.refuse(xid, self.routes.unknown_relation(name));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// A relation as this transaction sees it; it is nobody else's before the commit (B2).
+    fn describe_in_block(&mut self, xid: u32, relation: crate::decode::Relation) {
+        self.relations += 1;
+        let order = self.relations;
+        let table = self.routes.resolve(&relation);
+        let following = table.and_then(|table| self.tables.get(table)).filter(|following| !following.parked);
+        let shape = following.map(|following| &following.shape);
+        if let Some(streamed) = self.in_progress.current() {
+            streamed.describe(xid, relation, table, order, shape);
+        }
+    }
+
+    fn not_insert_in_block(&mut self, operation: &'static str, xid: u32, relation_oids: &[u32]) {
+        let Some(streamed) = self.in_progress.current() else { return };
+        for oid in relation_oids {
+            let table = streamed.find(*oid).and_then(|described| described.table);
+            let Some((table, name)) = table.and_then(|table| Some((table, self.routes.name(table)?))) else { continue };
+            let cause = Cause::NotInsert { operation, table: name.clone() };
+            streamed.refuse(xid, Refusal { table: Some(table), cause });
+            return;
+        }
+    }
+
+    /// A transaction in progress committed: its rows join those of whole transactions, without what was rolled back.
+    pub(super) async fn stream_commit(
+        &mut self,
+        at: Lsn,
+        xid: u32,
+        commit_lsn: Lsn,
+        end: Lsn,
+    ) -> Result<(), PipelineError> {
+        fail_points::reach("follow.stream_commit");
+        let Some(mut streamed) = self.in_progress.take(xid) else {
+            return Err(PipelineError::Order { at, what: "STREAM COMMIT of a transaction that was not sent" });
+        };
+        if self.skips.begins(commit_lsn) {
+            self.skips.stepped_over(commit_lsn);
+            return self.give_up(streamed, xid, end).await;
+        }
+        for refusal in streamed.take_refusals() {
+            let excluded = |table: usize| self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
+            if !refusal.table.is_some_and(excluded) {
+                self.refuse(refusal, commit_lsn).await?;
+            }
+        }
+        for table in 0..self.tables.len() {
+            if self.tables.get(table).is_some_and(|following| following.is_excluded(commit_lsn)) {
+                streamed.forget_table(table);
+            }
+        }
+        let (rows, bytes, handed_on) = (streamed.rows, streamed.bytes, streamed.handed_on);
+        let batches = streamed.take_all().map_err(|error| PipelineError::Row { at: commit_lsn, error })?;
+        let (described, aborted) = streamed.into_parts();
+        self.adopt(described, commit_lsn).await?;
+        self.join(xid, commit_lsn, batches, aborted, handed_on).await?;
+        self.progress.streamed_ended(end, rows, bytes);
+        self.after_commit(end).await
+    }
+
+    /// The rows go where the next commit takes them from.
+    async fn join(
+        &mut self,
+        xid: u32,
+        commit_lsn: Lsn,
+        batches: Vec<(usize, crate::buffer::PartitionBatch)>,
+        aborted: XidSet,
+        handed_on: bool,
+    ) -> Result<(), PipelineError> {
+        for (table, mut batch) in batches {
+            if handed_on {
+                self.send(table, Some(xid), batch).await?;
+            } else {
+                batch.xids = None;
+                self.send(table, None, batch).await?;
+            }
+        }
+        if !handed_on {
+            return Ok(());
+        }
+        let excluded = self.tables.iter().map(|following| following.is_excluded(commit_lsn)).collect();
+        self.command(LandCommand::Join { xid, aborted, excluded }).await
+    }
+
+    /// What the transaction described holds for everybody from its commit on, unless something later came since: the server
+    /// describes a relation again whenever what it sent is no longer valid.
+    async fn adopt(&mut self, described: Vec<Described>, commit_lsn: Lsn) -> Result<(), PipelineError> {
+        for Described { relation, table, order, .. } in described {
+            let known = table.and_then(|table| self.tables.get(table)).map_or(0, |following| following.described);
+            if order > known
+                && let Err(refusal) = self.bind(&relation, order, commit_lsn, false)
+            {
+                self.refuse(refusal, commit_lsn).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction in progress, or a part of it, was rolled back.
+    pub(super) async fn stream_abort(&mut self, at: Lsn, xid: u32, subtransaction: u32) -> Result<(), PipelineError> {
+        fail_points::reach("follow.stream_abort");
+        if xid != subtransaction {
+            if let Some(streamed) = self.in_progress.get(xid) {
+                streamed.abort(subtransaction);
+            }
+            return Ok(());
+        }
+        match self.in_progress.take(xid) {
+            Some(streamed) => self.give_up(streamed, xid, at).await,
+            // Nothing of it was sent, so nothing is held.
+            None => Ok(()),
+        }
+    }
+
+    async fn give_up(&mut self, streamed: Streamed, xid: u32, end: Lsn) -> Result<(), PipelineError> {
+        self.progress.sent(end);
+        if streamed.handed_on { self.command(LandCommand::Forget { xid }).await } else { Ok(()) }
+    }
+}

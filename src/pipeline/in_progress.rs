@@ -1,0 +1,246 @@
+//! Transactions in progress, as the server streams them: blocks of rows of one transaction at a time, with the (sub)transaction
+//! of every row, and long before anybody knows whether they commit (protocol 2, `streaming 'on'`).
+//!
+//! Each has buffers of its own, a description of its relations of its own (an ALTER TABLE in it is nobody else's before it
+//! commits), and its own list of what cannot be taken: none of it counts before the commit, and all of it is gone with an abort.
+
+use super::refusal::{Cause, Refusal};
+use crate::base::{TableShape, XidSet};
+use crate::buffer::{BufferError, PartitionBatch, TableBuffer};
+use crate::decode::{Relation, Tuple};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Reasons kept in full: so many of its (sub)transactions were refused; of further ones only the fact is known.
+const REFUSALS_MAX: usize = 10_000;
+
+/// A RELATION of a transaction in progress.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) relation: Relation,
+    /// The configured table.
+    pub(super) table: Option<usize>,
+    /// When it came, among all RELATIONs of the stream: the later one holds (`Follow::adopt`).
+    pub(super) order: u64,
+    /// The (sub)transaction that it came with.
+    xid: u32,
+}
+
+/// One transaction in progress.
+pub(super) struct Streamed {
+    xid: u32,
+    buffers: Vec<Option<TableBuffer>>,
+    /// By oid.
+    described: BTreeMap<u32, Described>,
+    aborted: XidSet,
+    refusals: BTreeMap<u32, Refusal>,
+    /// Rows taken, those that were rolled back since included.
+    pub(super) rows: u64,
+    /// On the wire.
+    pub(super) bytes: u64,
+    /// `land` holds rows of it.
+    pub(super) handed_on: bool,
+}
+
+impl Streamed {
+    fn new(xid: u32, tables: usize) -> Self {
+        Self {
+            xid,
+            buffers: std::iter::repeat_with(|| None).take(tables).collect(),
+            described: BTreeMap::new(),
+            aborted: XidSet::default(),
+            refusals: BTreeMap::new(),
+            rows: 0,
+            bytes: 0,
+            handed_on: false,
+        }
+    }
+
+    /// Notes a RELATION; the rows that follow it are read by it.
+    pub(super) fn describe(
+        &mut self,
+        xid: u32,
+        relation: Relation,
+        table: Option<usize>,
+        order: u64,
+        shape: Option<&Arc<TableShape>>,
+    ) {
+        if let Some((table, shape)) = table.zip(shape)
+            && let Some(buffer) = self.buffers.get_mut(table)
+        {
+            let buffer = buffer.get_or_insert_with(|| TableBuffer::new(Arc::clone(shape)));
+            if let Err(error) = buffer.bind(&relation) {
+                self.refuse(xid, Refusal::row(table, error));
+            }
+        }
+        self.described.insert(relation.oid, Described { relation, table, order, xid });
+    }
+
+    /// The configured table of a relation, `None` when this transaction did not describe it.
+    pub(super) fn find(&self, oid: u32) -> Option<&Described> {
+        self.described.get(&oid)
+    }
+
+    /// Takes a row of a configured table.
+    pub(super) fn insert(&mut self, table: usize, xid: u32, bytes: usize, new: &Tuple<'_>) {
+        // After a refusal the relation may not be bound; the first reason is the one to tell.
+        if self.refusals.contains_key(&xid) {
+            return;
+        }
+        let Some(Some(buffer)) = self.buffers.get_mut(table) else { return };
+        match buffer.append(new, Some(xid)) {
+            Ok(()) => {
+                self.rows += 1;
+                self.bytes += bytes as u64;
+            }
+            Err(error) => self.refuse(xid, Refusal::row(table, error)),
+        }
+    }
+
+    /// Notes what cannot be taken; it counts if `xid` commits.
+    pub(super) fn refuse(&mut self, xid: u32, refusal: Refusal) {
+        let table = refusal.table;
+        let many = self.refusals.len() >= REFUSALS_MAX;
+        self.refusals.entry(xid).or_insert(if many { Refusal { table, cause: Cause::Further } } else { refusal });
+    }
+
+    /// Notes what cannot be taken and belongs to no part of the transaction: it counts if any of it commits.
+    pub(super) fn refuse_whole(&mut self, refusal: Refusal) {
+        self.refuse(self.xid, refusal);
+    }
+
+    /// A subtransaction was rolled back.
+    pub(super) fn abort(&mut self, subtransaction: u32) {
+        self.aborted.insert(subtransaction);
+        self.refusals.remove(&subtransaction);
+        self.described.retain(|_, described| described.xid != subtransaction);
+    }
+
+    /// Whether rows of the table are of no interest any more.
+    pub(super) fn forget_table(&mut self, table: usize) {
+        if let Some(buffer) = self.buffers.get_mut(table) {
+            *buffer = None;
+        }
+    }
+
+    /// Memory held by its rows.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffers.iter().flatten().map(TableBuffer::bytes).sum()
+    }
+
+    /// A partition that is worth a batch of its own, without the rows that were rolled back.
+    pub(super) fn take_full(
+        &mut self,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Option<(usize, PartitionBatch)>, BufferError> {
+        for (table, buffer) in self.buffers.iter_mut().enumerate() {
+            if let Some(buffer) = buffer
+                && let Some(batch) = buffer.take_full(rows, bytes)?
+            {
+                return Ok(Some((table, buffer.live(batch, &self.aborted)?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything that is buffered, without the rows that were rolled back.
+    pub(super) fn take_all(&mut self) -> Result<Vec<(usize, PartitionBatch)>, BufferError> {
+        let mut taken = Vec::new();
+        for (table, buffer) in self.buffers.iter_mut().enumerate() {
+            let Some(buffer) = buffer else { continue };
+            for batch in buffer.cut()?.arriving {
+                let batch = buffer.live(batch, &self.aborted)?;
+                if batch.rows.num_rows() > 0 {
+                    taken.push((table, batch));
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// What was refused and not rolled back.
+    pub(super) fn take_refusals(&mut self) -> impl Iterator<Item = Refusal> + use<> {
+        std::mem::take(&mut self.refusals).into_values()
+    }
+
+    /// At its end: the relations that it described, and the subtransactions that were rolled back.
+    pub(super) fn into_parts(self) -> (Vec<Described>, XidSet) {
+        (self.described.into_values().collect(), self.aborted)
+    }
+}
+
+/// All transactions in progress.
+#[derive(Default)]
+pub(super) struct InProgress {
+    open: HashMap<u32, Streamed>,
+    /// The transaction whose block is being sent.
+    current: Option<u32>,
+}
+
+impl InProgress {
+    /// Whether a block is being sent: its messages carry the (sub)transaction's id.
+    #[inline]
+    pub(super) fn in_block(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// A block starts; an error says which rule the server broke.
+    pub(super) fn start_block(&mut self, xid: u32, first: bool, tables: usize) -> Result<(), &'static str> {
+        if self.current.is_some() {
+            return Err("STREAM START inside a block");
+        }
+        match (first, self.open.contains_key(&xid)) {
+            (true, true) => return Err("a second first block of a transaction in progress"),
+            (false, false) => return Err("a block of a transaction in progress whose first block was not sent"),
+            (true, false) => {
+                self.open.insert(xid, Streamed::new(xid, tables));
+            }
+            (false, true) => {}
+        }
+        self.current = Some(xid);
+        Ok(())
+    }
+
+    /// The block ends.
+    pub(super) fn stop_block(&mut self) -> Result<(), &'static str> {
+        self.current.take().map(drop).ok_or("STREAM STOP outside a block")
+    }
+
+    /// The transaction whose block is being sent.
+    #[inline]
+    pub(super) fn current(&mut self) -> Option<&mut Streamed> {
+        self.open.get_mut(&self.current?)
+    }
+
+    /// One of them, for an abort of a part of it.
+    pub(super) fn get(&mut self, xid: u32) -> Option<&mut Streamed> {
+        self.open.get_mut(&xid)
+    }
+
+    /// Ends one of them; `None` when it is not known.
+    pub(super) fn take(&mut self, xid: u32) -> Option<Streamed> {
+        self.open.remove(&xid)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Memory held by the rows of all.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.open.values().map(Streamed::held_bytes).sum()
+    }
+
+    /// The one that holds most, and how much.
+    pub(super) fn largest(&mut self) -> Option<(u32, &mut Streamed)> {
+        let largest = self.open.values_mut().max_by_key(|streamed| streamed.held_bytes())?;
+        Some((largest.xid, largest))
+    }
+
+    /// Rows of a table are of no interest any more.
+    pub(super) fn forget_table(&mut self, table: usize) {
+        self.open.values_mut().for_each(|streamed| streamed.forget_table(table));
+    }
+}

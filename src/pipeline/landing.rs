@@ -1,0 +1,246 @@
+//! The lake side of one table: its open files, those of transactions in progress, and its commits.
+
+use super::PipelineError;
+use crate::base::{Backoff, Classify, Lsn, RetryClass, TableName, XidSet};
+use crate::buffer::PartitionBatch;
+use crate::lake::{
+    Finding, FindingKind, LakeError, LakeLocation, LakeTable, Patience, StagedFile, TableWriter, record_finding,
+    remove_orphans,
+};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How long removing the files of a transaction may take; what is left is found at a later start.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts of a table that may be parked while the slot's headroom is nearly gone.
+const PARK_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+
+/// The lake side of one table.
+pub(super) struct Landing {
+    name: TableName,
+    table: LakeTable,
+    /// Rows of whole transactions.
+    writer: TableWriter,
+    /// Rows of each transaction in progress.
+    in_progress: HashMap<u32, TableWriter>,
+    /// Files of transactions that committed since the last commit here.
+    joined: Vec<StagedFile>,
+    /// The writers that they came from, until the commit is known to have landed: before that, no file of theirs may be removed.
+    finished: Vec<TableWriter>,
+    dirty: bool,
+    /// A table whose landing keeps failing is parked before the slot is lost; its writers then wait only while that is far.
+    may_park: bool,
+    /// Its own: shorter than the pipeline's when it may be parked.
+    patience: Patience,
+    /// What dead processes left behind was looked for.
+    tidied: bool,
+}
+
+impl Landing {
+    pub(super) fn new(
+        name: TableName,
+        table: LakeTable,
+        writer: TableWriter,
+        may_park: bool,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            name,
+            table,
+            writer,
+            in_progress: HashMap::new(),
+            joined: Vec::new(),
+            finished: Vec::new(),
+            dirty: false,
+            may_park,
+            patience,
+            tidied: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    pub(super) fn recorded(&self) -> Lsn {
+        self.table.recorded()
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.table.parked().is_some()
+    }
+
+    pub(super) fn lake_location(&self) -> &str {
+        self.table.location()
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Memory of all its writers.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.writers().map(TableWriter::memory_bytes).sum()
+    }
+
+    pub(super) fn largest_writer_bytes(&self) -> usize {
+        self.writers().map(TableWriter::memory_bytes).max().unwrap_or(0)
+    }
+
+    fn writers(&self) -> impl Iterator<Item = &TableWriter> {
+        std::iter::once(&self.writer).chain(self.in_progress.values())
+    }
+
+    /// Closes the largest open file of the writer that holds most.
+    pub(super) async fn close_largest(&mut self) -> Result<bool, PipelineError> {
+        let writers = std::iter::once(&mut self.writer).chain(self.in_progress.values_mut());
+        match writers.max_by_key(|writer| writer.memory_bytes()) {
+            Some(writer) => Ok(writer.close_largest().await?),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes rows for the next commit, or of a transaction in progress.
+    pub(super) async fn write(&mut self, xid: Option<u32>, batch: PartitionBatch) -> Result<(), PipelineError> {
+        if self.is_parked() {
+            return Ok(());
+        }
+        let writer = match xid {
+            None => {
+                self.dirty = true;
+                &mut self.writer
+            }
+            Some(xid) => self.in_progress.entry(xid).or_insert_with(|| self.writer.another()),
+        };
+        Ok(writer.write(batch).await?)
+    }
+
+    /// A transaction in progress committed.
+    pub(super) async fn join(&mut self, xid: u32, aborted: &XidSet, excluded: bool) -> Result<(), PipelineError> {
+        let Some(mut writer) = self.in_progress.remove(&xid) else { return Ok(()) };
+        if excluded || self.is_parked() {
+            discard(writer).await;
+            return Ok(());
+        }
+        let files = writer.finish_without(aborted).await?;
+        self.finished.push(writer);
+        self.dirty |= !files.is_empty();
+        self.joined.extend(files);
+        Ok(())
+    }
+
+    /// A transaction in progress was rolled back.
+    pub(super) async fn forget(&mut self, xid: u32) {
+        if let Some(writer) = self.in_progress.remove(&xid) {
+            discard(writer).await;
+        }
+    }
+
+    /// Makes everything since the last commit durable at `at`; returns the rows. A table that may be parked is, when the slot is
+    /// about to be lost for its sake and its log still takes the note.
+    pub(super) async fn land(
+        &mut self,
+        at: Lsn,
+        location: &LakeLocation,
+        slot: &str,
+        patience: &Patience,
+    ) -> Result<u64, PipelineError> {
+        let mut backoff = PARK_BACKOFF;
+        loop {
+            let error = match self.try_to_land(at).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            if !self.may_park || error.retry_class() == RetryClass::Definite || patience.is_over() {
+                return Err(error.into());
+            }
+            let reason = format!("the replication slot was about to be lost while this table did not land: {error}");
+            let since = self.table.recorded();
+            match self.park(since, reason, location, slot, &Patience::none()).await {
+                Ok(()) => return Ok(0),
+                // The files that were being written are lost; the server sends their rows again.
+                Err(_) if matches!(error, LakeError::WriterBroken { .. }) => return Err(error.into()),
+                Err(_) => tokio::time::sleep(backoff.next(rand::random())).await,
+            }
+        }
+    }
+
+    async fn try_to_land(&mut self, at: Lsn) -> Result<u64, LakeError> {
+        self.joined.extend(self.writer.finish().await?);
+        let rows = self.joined.iter().map(StagedFile::rows).sum();
+        self.table.land(&self.joined, at, &self.patience).await?;
+        self.writer.committed(self.table.version()).await;
+        for mut writer in self.finished.drain(..) {
+            writer.committed(self.table.version()).await;
+        }
+        self.joined.clear();
+        self.dirty = false;
+        Ok(rows)
+    }
+
+    /// The table stands still: its own log says since when, and why is a finding.
+    pub(super) async fn park(
+        &mut self,
+        since: Lsn,
+        reason: String,
+        location: &LakeLocation,
+        slot: &str,
+        patience: &Patience,
+    ) -> Result<(), PipelineError> {
+        self.table.park(since, patience).await?;
+        tracing::error!(table = %self.name, since_lsn = %since, reason, "the table stands still from here on (on_error = \"park\"); the others go on");
+        let finding = Finding {
+            kind: FindingKind::Parked,
+            table: Some(self.name()),
+            lsn: since,
+            reason,
+            recorded_at: chrono::Utc::now(),
+            recorded_by: format!("lakebed {}", env!("CARGO_PKG_VERSION")),
+        };
+        record_finding(location, slot, &finding, patience).await?;
+        // The files of these are left to the next start, which finds them by their intents.
+        self.joined.clear();
+        self.finished.clear();
+        self.dirty = false;
+        let another = self.writer.another();
+        discard(std::mem::replace(&mut self.writer, another)).await;
+        for (_, writer) in self.in_progress.drain() {
+            discard(writer).await;
+        }
+        Ok(())
+    }
+
+    /// After this process's first commit to the table, which shuts out any writer before it: what dead processes left behind
+    /// is removed. An attempt; the next start tries again.
+    pub(super) async fn tidy(&mut self) {
+        if self.tidied || !self.table.has_committed() {
+            return;
+        }
+        self.tidied = true;
+        match remove_orphans(&self.table).await {
+            Ok(report) if report.files_removed > 0 => {
+                tracing::info!(table = %self.name, files = report.files_removed, "removed files of an earlier process that no commit names");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::info!(table = %self.name, %error, "files of an earlier process are looked for at the next start"),
+        }
+    }
+
+    /// Removes what no commit names, and waits for a checkpoint on its way.
+    pub(super) async fn close(self) {
+        discard(self.writer).await;
+        for (_, writer) in self.in_progress {
+            discard(writer).await;
+        }
+        self.table.close().await;
+    }
+}
+
+/// An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
+async fn discard(writer: TableWriter) {
+    match tokio::time::timeout(DISCARD_PATIENCE, writer.discard()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::info!(%error, "files that no commit names are left to the next start"),
+        Err(_) => tracing::info!("files that no commit names are left to the next start: removing them took too long"),
+    }
+}

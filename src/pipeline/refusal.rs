@@ -1,0 +1,42 @@
+//! Why something that the stream brought cannot be taken, before it is known whether and where its transaction commits.
+
+use super::PipelineError;
+use crate::base::{Lsn, TableName};
+use crate::buffer::BufferError;
+use crate::decode::DecodeError;
+
+/// The reason. It becomes an error at the commit: a transaction in progress may still roll back what cannot be taken.
+#[derive(Debug)]
+pub(super) enum Cause {
+    Row(BufferError),
+    NotInsert { operation: &'static str, table: TableName },
+    UnknownRelation { table: TableName, publication: String },
+    Decode(DecodeError),
+    /// One of so many that its own reason was not kept.
+    Further,
+}
+
+/// A reason and the configured table that it concerns, if it concerns one.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) table: Option<usize>,
+    pub(super) cause: Cause,
+}
+
+impl Refusal {
+    pub(super) fn row(table: usize, error: BufferError) -> Self {
+        Self { table: Some(table), cause: Cause::Row(error) }
+    }
+
+    /// The error that names the transaction by the position of its commit, which is what `lakebed skip` asks for.
+    pub(super) fn at(self, commit_lsn: Lsn) -> PipelineError {
+        let at = commit_lsn;
+        match self.cause {
+            Cause::Row(error) => PipelineError::Row { at, error },
+            Cause::NotInsert { operation, table } => PipelineError::NotInsert { operation, table, at },
+            Cause::UnknownRelation { table, publication } => PipelineError::UnknownRelation { table, publication, at },
+            Cause::Decode(error) => PipelineError::Decode { at, error },
+            Cause::Further => PipelineError::FurtherRefused { at },
+        }
+    }
+}
