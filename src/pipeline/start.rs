@@ -58,6 +58,7 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
             start: Lsn::ZERO,
             publication: pipeline.source.publication.clone(),
             protocol_version: 1,
+            streaming: false,
             binary: shapes.iter().all(|shape| shape.binary_is_understood()),
             messages: true,
             feedback_interval: FEEDBACK_INTERVAL,
