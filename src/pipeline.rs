@@ -17,6 +17,7 @@
 
 mod error;
 mod follow;
+mod governor;
 mod land;
 mod limits;
 mod routes;

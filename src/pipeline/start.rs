@@ -1,6 +1,7 @@
 //! Before anything moves: both ends are looked at, and what cannot end well is refused with its remedy (W2).
 
 use super::follow::{Follow, Following, Marker};
+use super::governor::{Governor, Pressure};
 use super::land::{Land, Landing};
 use super::limits::{LAND_QUEUE_COMMANDS, Limits};
 use super::routes::Routes;
@@ -107,8 +108,20 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         totals: totals_in,
         memory_limit_bytes: limits.writer_bytes,
     };
+    let (level_in, level_out) = watch::channel(Pressure::default());
+    let governor = Governor {
+        settings,
+        slot: pipeline.source.slot.clone(),
+        heartbeat_interval: pipeline.source.heartbeat_interval,
+        level: level_in,
+        stop: stop_in.subscribe(),
+    };
     let mut stages = Stages::default();
-    stages.start("follow", follow.run());
+    stages.start("governor", governor.run());
+    stages.start("follow", async move {
+        let _level = level_out;
+        follow.run().await
+    });
     stages.start("land", land.run());
     tracing::info!(slot = pipeline.source.slot, tables = shapes.len(), "following");
     Ok(Running { stages, stop: stop_in, totals: totals_out, failure: None })
