@@ -9,6 +9,7 @@ use server::Server;
 use std::time::Duration;
 
 mod proxy;
+mod replication;
 mod server;
 
 /// Both sessions, replication and control; what `control` says about the connection.
@@ -158,7 +159,7 @@ fn options(slot: &str) -> StreamOptions {
 
 async fn created(settings: &Settings, slot: &str) -> Lsn {
     let mut connection = ReplicationConnection::open(settings).await.unwrap();
-    connection.create_slot(slot).await.unwrap().consistent_point
+    connection.create_slot(slot, false).await.unwrap().consistent_point
 }
 
 async fn started(settings: &Settings, options: StreamOptions) -> Result<ReplicationStream, WalError> {
@@ -267,7 +268,7 @@ async fn slot_and_publication_errors_name_the_remedy() {
     assert!(matches!(&error, WalError::SlotMissing { .. }) && error.to_string().contains("lakebed init"), "{error}");
 
     created(&settings, "busy").await;
-    let again = ReplicationConnection::open(&settings).await.unwrap().create_slot("busy").await.unwrap_err();
+    let again = ReplicationConnection::open(&settings).await.unwrap().create_slot("busy", false).await.unwrap_err();
     assert!(matches!(again, WalError::SlotExists { .. }), "{again}");
 
     let holder = started(&settings, options("busy")).await.unwrap();

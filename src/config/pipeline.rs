@@ -72,11 +72,23 @@ pub struct SourceSection {
     pub slot: String,
     /// The publication that the slot reads.
     pub publication: String,
+    /// Whether transactions in progress are sent before they commit (protocol 2); without it the server gathers each whole.
+    pub streaming: bool,
+    /// Whether `init` asks for a slot that a standby keeps through a failover, where the server has such slots (17 and later).
+    pub failover: bool,
+    /// How often a small message is written into the WAL, so that the slot moves on where only other tables, or nobody, writes.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 impl std::fmt::Debug for SourceSection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SourceSection").field("slot", &self.slot).field("publication", &self.publication).finish()
+        f.debug_struct("SourceSection")
+            .field("slot", &self.slot)
+            .field("publication", &self.publication)
+            .field("streaming", &self.streaming)
+            .field("failover", &self.failover)
+            .field("heartbeat_interval", &self.heartbeat_interval)
+            .finish()
     }
 }
 
@@ -111,6 +123,18 @@ pub struct TableSection {
     pub partition_by: PartitionBy,
     /// The zone in which a `timestamptz` partition column is cut into days.
     pub time_zone: chrono_tz::Tz,
+    /// What a definite error of this table does to the others.
+    pub on_error: OnError,
+}
+
+/// What happens when a change of a table cannot be taken, now or ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The pipeline stops, and the slot keeps everything until somebody has acted.
+    #[default]
+    Stop,
+    /// The table stands still in the lake from that change on, until it is repaired; the other tables and the slot go on.
+    Park,
 }
 
 impl TableSection {
@@ -245,7 +269,24 @@ impl Checker<'_> {
         if publication.len() > NAME_MAX_BYTES {
             return Err(self.error("[source].publication", "must be at most 63 bytes long"));
         }
-        Ok(SourceSection { url, slot, publication })
+        Ok(SourceSection {
+            url,
+            slot,
+            publication,
+            streaming: raw.source.streaming.unwrap_or(true),
+            failover: raw.source.failover.unwrap_or(true),
+            heartbeat_interval: self.heartbeat_interval(raw.source.heartbeat_interval.as_deref())?,
+        })
+    }
+
+    fn heartbeat_interval(&self, raw: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+        const KEY: &str = "[source].heartbeat_interval";
+        let Some(text) = raw else { return Ok(None) };
+        let interval = humantime::parse_duration(self.text(KEY, text)?.trim()).ok();
+        let within =
+            interval.filter(|interval| (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(interval));
+        let rule = "must be a duration from 1s to 1day, such as \"30s\"; leave the line out for no heartbeat";
+        within.map(Some).ok_or_else(|| self.error(KEY, rule))
     }
 
     fn lake(&self, raw: &RawPipeline) -> Result<LakeSection, ConfigError> {
@@ -298,12 +339,18 @@ impl Checker<'_> {
             "month" => PartitionBy::Month,
             _ => return Err(self.error(&key("partition_by"), "must be \"day\" or \"month\"")),
         };
+        let on_error = match self.text(&key("on_error"), raw.on_error.as_deref().unwrap_or("stop"))?.as_str() {
+            "stop" => OnError::Stop,
+            "park" => OnError::Park,
+            _ => return Err(self.error(&key("on_error"), "must be \"stop\" or \"park\"")),
+        };
         let zone = raw.time_zone.as_deref().unwrap_or("UTC");
         Ok(TableSection {
             name: self.parsed(&key("name"), &raw.name, "must be schema.table, such as public.security_event")?,
             partition_column: self.text(&key("partition_column"), &raw.partition_column)?,
             partition_by,
             time_zone: self.parsed(&key("time_zone"), zone, "must be an IANA time zone such as UTC or Asia/Tokyo")?,
+            on_error,
         })
     }
 

@@ -26,6 +26,9 @@ pub(super) struct RawSource {
     pub(super) url: String,
     pub(super) slot: String,
     pub(super) publication: String,
+    pub(super) streaming: Option<bool>,
+    pub(super) failover: Option<bool>,
+    pub(super) heartbeat_interval: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +46,7 @@ pub(super) struct RawTable {
     pub(super) partition_column: String,
     pub(super) partition_by: Option<String>,
     pub(super) time_zone: Option<String>,
+    pub(super) on_error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

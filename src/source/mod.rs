@@ -17,6 +17,7 @@
 mod bounds;
 mod cron;
 mod error;
+mod headroom;
 mod install;
 mod leaves;
 mod message;
@@ -35,6 +36,7 @@ mod template;
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use error::SourceError;
+pub use headroom::{Headroom, Pressure, headroom};
 pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_verifier};
 pub use leaves::{Leaf, detached_tables, leaves};
 pub use message::emit_message;

@@ -3,12 +3,20 @@
 use super::command::{self, CommandError, Reply, Row, quote_identifier, quote_literal};
 use super::error::WalError;
 use super::session::Session;
+use super::setting::parse_time;
 use super::startup::start_session;
 use super::stream::{ReplicationStream, StreamOptions};
+use super::timeline::{TimelineSwitch, parse_history};
 use crate::base::Lsn;
 use crate::connect::{ConnectError, Settings, sqlstate};
 use std::str::FromStr;
+use std::time::Duration;
 use tokio::time::timeout;
+
+/// The first `server_version_num` whose slots can be kept on a standby through a failover.
+pub const FAILOVER_VERSION_MIN: u32 = 170_000;
+/// No connection is given up earlier: the server's own default patience.
+const RECEIVE_TIMEOUT_MIN: Duration = Duration::from_secs(60);
 
 /// IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +43,8 @@ pub struct CreatedSlot {
 pub struct ReplicationConnection {
     session: Session,
     server_version: u32,
+    /// `wal_sender_timeout` of this session; zero is none.
+    sender_timeout: Duration,
     settings: Settings,
     endpoint: String,
 }
@@ -51,16 +61,28 @@ impl ReplicationConnection {
         let mut connection = Self {
             session: started.session,
             server_version: started.server_version,
+            sender_timeout: Duration::ZERO,
             settings: settings.clone(),
             endpoint: settings.endpoint(),
         };
         connection.pin_newer_timeouts().await?;
+        let row = connection.one_row("SHOW wal_sender_timeout", "SHOW wal_sender_timeout").await?;
+        let shown: String = connection.value(&row, 0)?;
+        connection.sender_timeout =
+            parse_time(&shown).ok_or_else(|| connection.protocol("a wal_sender_timeout that is no time"))?;
         Ok(connection)
     }
 
     /// The server's `server_version_num`, such as 150018.
     pub fn server_version(&self) -> u32 {
         self.server_version
+    }
+
+    /// How long this server may be silent before it is taken for dead: its own `wal_sender_timeout`, and never less than 60 s. A
+    /// busy walsender says something only every half of its timeout, so whoever raised it because its decoding takes long would
+    /// lose every connection to a shorter patience here.
+    pub fn receive_timeout(&self) -> Duration {
+        self.sender_timeout.max(RECEIVE_TIMEOUT_MIN)
     }
 
     /// IDENTIFY_SYSTEM, within the connect timeout.
@@ -74,17 +96,43 @@ impl ReplicationConnection {
         })
     }
 
-    /// Creates a logical slot with pgoutput. May wait for transactions that are running; without a time limit, because a
-    /// slot whose creation was given up half way would stay.
-    pub async fn create_slot(&mut self, slot: &str) -> Result<CreatedSlot, WalError> {
-        let name = quote_identifier(slot);
-        let command = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+    /// TIMELINE_HISTORY, within the connect timeout: every timeline that `timeline` descends from, the oldest first, with the
+    /// position where it was left. Timeline 1 descends from none.
+    ///
+    /// # Errors
+    /// [`WalError::Server`] when the server has no history file of that timeline, [`WalError::Protocol`] when it is not as
+    /// documented.
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<TimelineSwitch>, WalError> {
+        // A cluster that never switched has no file.
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let row = self.one_row(&format!("TIMELINE_HISTORY {timeline}"), "TIMELINE_HISTORY").await?;
+        let content: String = self.value(&row, 1)?;
+        parse_history(&content).ok_or_else(|| self.protocol("a timeline history that is not as documented"))
+    }
+
+    /// Creates a logical slot with pgoutput; with `failover`, from server 17 on, one that a standby may keep through a failover
+    /// (older servers have no such slots, and it is not asked for). May wait for transactions that are running; without a time
+    /// limit, because a slot whose creation was given up half way would stay.
+    pub async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<CreatedSlot, WalError> {
+        let command = create_command(slot, failover && self.server_version >= FAILOVER_VERSION_MIN);
         let rows = match self.run(&command).await {
             Ok(rows) => rows,
             Err(error) => return Err(self.explain(error, slot, "the creation of the slot").await),
         };
         let row = rows.into_iter().next().ok_or_else(|| self.protocol("no row about the new slot"))?;
         Ok(CreatedSlot { consistent_point: self.value(&row, 1)? })
+    }
+
+    /// ALTER_REPLICATION_SLOT: has the slot kept on a standby through a failover. Only on server 17 and later, and only while
+    /// nobody uses the slot.
+    pub async fn enable_failover(&mut self, slot: &str) -> Result<(), WalError> {
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote_identifier(slot));
+        match self.run(&command).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(error, slot, "the change of the slot").await),
+        }
     }
 
     /// START_REPLICATION: from here on a task of the stream owns the socket.
@@ -167,12 +215,21 @@ impl ReplicationConnection {
     }
 }
 
+/// Options in parentheses came with server 15; what an older one must understand is said in the old way.
+fn create_command(slot: &str, failover: bool) -> String {
+    let name = quote_identifier(slot);
+    let options = if failover { "(FAILOVER true, SNAPSHOT 'nothing')" } else { "NOEXPORT_SNAPSHOT" };
+    format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {options}")
+}
+
 /// `publication_names` is a list of identifiers inside a literal, so the name is quoted twice.
 fn start_command(options: &StreamOptions) -> String {
     let mut settings = vec![
         format!("proto_version '{}'", options.protocol_version),
         format!("publication_names {}", quote_literal(&quote_identifier(&options.publication))),
     ];
+    // A server refuses it with protocol 1.
+    settings.extend((options.streaming && options.protocol_version >= 2).then(|| "streaming 'on'".to_owned()));
     settings.extend(options.binary.then(|| "binary 'true'".to_owned()));
     settings.extend(options.messages.then(|| "messages 'true'".to_owned()));
     let slot = quote_identifier(&options.slot);
@@ -194,5 +251,21 @@ mod tests {
         };
         let expected = r#"START_REPLICATION SLOT "s""x" LOGICAL 1/AB (proto_version '1', publication_names '"p''"""', messages 'true')"#;
         assert_eq!(start_command(&options), expected);
+    }
+
+    #[test]
+    fn streaming_is_asked_for_only_where_the_protocol_has_it() {
+        let options = |protocol_version, streaming| StreamOptions { protocol_version, streaming, ..Default::default() };
+        assert!(start_command(&options(2, true)).contains("(proto_version '2', publication_names"));
+        assert!(start_command(&options(2, true)).contains(", streaming 'on')"));
+        assert!(!start_command(&options(2, false)).contains("streaming"));
+        assert!(!start_command(&options(1, true)).contains("streaming"));
+    }
+
+    #[test]
+    fn a_failover_slot_is_asked_for_in_the_new_grammar_and_any_other_in_the_old() {
+        let new = r#"CREATE_REPLICATION_SLOT "s""x" LOGICAL pgoutput (FAILOVER true, SNAPSHOT 'nothing')"#;
+        assert_eq!(create_command("s\"x", true), new);
+        assert_eq!(create_command("s", false), r#"CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput NOEXPORT_SNAPSHOT"#);
     }
 }

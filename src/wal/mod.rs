@@ -1,7 +1,7 @@
 //! PostgreSQL's write-ahead log as a stream of whole frames, with an answer to the server that nothing can hold up.
 //!
 //! tokio-postgres has no replication mode, so the connection is ours, on postgres-protocol's codec: startup and
-//! authentication, the four commands that lakebed needs, and one task that owns the socket while WAL flows.
+//! authentication, the few commands that lakebed needs, and one task that owns the socket while WAL flows.
 //!
 //! ```text
 //! socket ─▶ Intake: cut whole CopyData ─▶ WalBatch ─▶ channel bounded in bytes ─▶ ReplicationStream::next
@@ -16,7 +16,8 @@
 //!   written = flushed = applied, so that nobody can take "received" for "durable". What may be acknowledged is the
 //!   pipeline's decision, which sees keepalives in order with the data.
 //! - The mechanical half of **W2**: a slot is created by [`ReplicationConnection::create_slot`] and nothing else; a missing,
-//!   busy or lost slot is a definite error that names the remedy.
+//!   busy or lost slot is a definite error that names the remedy. [`ReplicationConnection::timeline_history`] tells where a
+//!   promoted or restored server left what it wrote before; whether it may be followed is the pipeline's decision.
 //! - Malformed frames are errors: no panic, and no allocation that the received bytes do not justify.
 
 mod authentication;
@@ -29,13 +30,16 @@ mod frame;
 mod intake;
 mod pace;
 mod session;
+mod setting;
 mod startup;
 mod stream;
 mod stream_task;
+mod timeline;
 
 pub use budget::WalBatch;
-pub use connection::{CreatedSlot, ReplicationConnection, SystemIdentity};
+pub use connection::{CreatedSlot, FAILOVER_VERSION_MIN, ReplicationConnection, SystemIdentity};
 pub use error::WalError;
 pub use feedback::Feedback;
 pub use frame::WalFrame;
 pub use stream::{ReplicationStream, StreamOptions};
+pub use timeline::TimelineSwitch;

@@ -24,6 +24,9 @@ pub struct StreamOptions {
     pub publication: String,
     /// pgoutput's `proto_version`: 1 to 4.
     pub protocol_version: u32,
+    /// Transactions in progress as well, once they outgrow the server's `logical_decoding_work_mem`; from protocol 2 on (server
+    /// 14 and later).
+    pub streaming: bool,
     /// Values in send form (server 14 and later).
     pub binary: bool,
     /// Logical messages as well (server 14 and later).
@@ -37,7 +40,7 @@ pub struct StreamOptions {
     pub buffer_bytes: usize,
 }
 
-/// Protocol 1 in text form, feedback every second, 60 s of silence, 16 MiB.
+/// Protocol 1 in text form without transactions in progress, feedback every second, 60 s of silence, 16 MiB.
 impl Default for StreamOptions {
     fn default() -> Self {
         Self {
@@ -45,6 +48,7 @@ impl Default for StreamOptions {
             start: Lsn::ZERO,
             publication: "lakebed".to_owned(),
             protocol_version: 1,
+            streaming: false,
             binary: false,
             messages: false,
             feedback_interval: Duration::from_secs(1),

@@ -1,7 +1,7 @@
 //! A throw-away cluster with a role for every way to authenticate.
 
 use lakebed::connect::Settings;
-use lakebed::demo::{Cluster, ClusterOptions, TlsFiles};
+use lakebed::demo::{Cluster, ClusterOptions, ServerKind, TlsFiles};
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -42,6 +42,11 @@ impl Server {
     /// Without TLS.
     pub(super) async fn plain() -> Self {
         Self::start(ClusterOptions::default(), None).await
+    }
+
+    /// Without TLS, of a kind.
+    pub(super) async fn of(server: ServerKind) -> Self {
+        Self::start(ClusterOptions { server, ..ClusterOptions::default() }, None).await
     }
 
     /// With TLS, and with rules about who must use it.

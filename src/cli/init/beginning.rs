@@ -185,7 +185,7 @@ async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
 
 /// The server finds a consistent point only after every transaction that runs now has ended.
 async fn create_slot(connection: &mut ReplicationConnection, slot: &str) -> anyhow::Result<Lsn> {
-    let mut creation = Box::pin(connection.create_slot(slot));
+    let mut creation = Box::pin(connection.create_slot(slot, false));
     let created = tokio::select! {
         created = &mut creation => created,
         () = tokio::time::sleep(SLOT_CREATION_NOTE_AFTER) => {
