@@ -65,8 +65,8 @@ pub enum ColumnType {
     Bytea,
     /// `text`, `varchar`, `char(n)`, `name`, enums → string: types whose binary form is their text
     Text,
-    /// Arrays, composites, ranges, `interval`, `bit`, … → string. Only the server's text form is understood, so one such
-    /// column turns `binary` off for the stream.
+    /// Arrays, composites, ranges, `interval`, `bit`, …, and what `text_columns` names → string. Only the server's text form is
+    /// understood, so one such column turns `binary` off for the stream.
     ServerText,
 }
 
@@ -120,6 +120,34 @@ impl ColumnType {
         }
     }
 
+    /// The same column as a lake string of the server's own text, which holds every value that the server can print. A kind that
+    /// is such a string already stays as it is, and with it its binary form; any other turns `binary` off for the stream.
+    pub fn as_text(self) -> Self {
+        match self {
+            Self::Numeric
+            | Self::Time
+            | Self::Uuid
+            | Self::Inet
+            | Self::Cidr
+            | Self::MacAddr
+            | Self::Json
+            | Self::Jsonb
+            | Self::Text
+            | Self::ServerText => self,
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Float4
+            | Self::Float8
+            | Self::Decimal { .. }
+            | Self::Date
+            | Self::Timestamp
+            | Self::TimestampTz
+            | Self::Bytea => Self::ServerText,
+        }
+    }
+
     /// Whether the value's send/receive form is decoded here, exactly.
     pub fn binary_is_understood(self) -> bool {
         self != Self::ServerText
@@ -155,5 +183,13 @@ mod tests {
         assert_eq!(ColumnType::from_catalog(90_000, 'e', -1), ColumnType::Text);
         assert_eq!(ColumnType::from_catalog(90_000, 'c', -1), ColumnType::ServerText);
         assert_eq!(ColumnType::from_catalog(1009, 'b', -1), ColumnType::ServerText);
+    }
+
+    #[test]
+    fn a_column_kept_as_text_gives_up_its_binary_form_only_where_it_must() {
+        assert_eq!(ColumnType::TimestampTz.as_text(), ColumnType::ServerText);
+        assert_eq!(numeric(10, 2).as_text(), ColumnType::ServerText);
+        assert_eq!(ColumnType::Numeric.as_text(), ColumnType::Numeric);
+        assert_eq!(ColumnType::Jsonb.as_text(), ColumnType::Jsonb);
     }
 }

@@ -59,7 +59,7 @@ pub struct TableShape {
     pub partition_by: PartitionBy,
     /// IANA zone in which a `timestamptz` partition column is cut into days. Other types carry no zone.
     pub time_zone: chrono_tz::Tz,
-    /// Indexes into `columns` of the primary key, in key order.
+    /// Indexes into `columns` of the primary key, in key order; empty for a table without one.
     pub key: Vec<usize>,
 }
 

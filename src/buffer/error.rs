@@ -1,11 +1,12 @@
 //! Why a row or a relation is refused.
 
+use super::RowKey;
 use crate::base::{Classify, RetryClass, TableName};
 use crate::decode::DecodeError;
 use crate::decode::value::ValueError;
 use deltalake::arrow::error::ArrowError;
 
-/// A row cannot be stored as it is. Never holds a cell value.
+/// A row cannot be stored as it is. It is named by its key; no other cell's value is ever held.
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
     /// The source table no longer looks like the lake's.
@@ -42,39 +43,49 @@ pub enum BufferError {
     },
     /// NULL where the lake's column is required.
     #[error(
-        "{table}.{column}: a row holds NULL although the column was NOT NULL; set the table up anew in an empty lake folder"
+        "{table}.{column} of {key}: it is NULL although the column was NOT NULL; set the table up anew in an empty lake folder"
     )]
     NullNotAllowed {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// The row.
+        key: RowKey,
     },
     /// NULL in the column that dates a row.
     #[error(
-        "{table}.{column}: a row holds NULL in the partition column and belongs to no day; declare the column NOT NULL"
+        "{table}.{column} of {key}: NULL in the partition column belongs to no day; declare the column NOT NULL, and step over the transaction with `lakebed skip`"
     )]
     NoPartition {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// The row.
+        key: RowKey,
     },
     /// The mark of an unchanged TOASTed value, which only an UPDATE may carry.
-    #[error("{table}.{column}: the server left a value out of a new row; report this with the server's version")]
+    #[error("{table}.{column} of {key}: the server left the value out; report this with the server's version")]
     Unchanged {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// The row.
+        key: RowKey,
     },
     /// A value that cannot be stored exactly.
-    #[error("{table}.{column}: {source}")]
+    #[error("{table}.{column} of {key}: {source}; {}", source.remedy(*dates_the_row))]
     Value {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// Whether it is the partition column, which has another remedy.
+        dates_the_row: bool,
+        /// The row.
+        key: RowKey,
         /// The rule.
         source: ValueError,
     },
@@ -87,10 +98,14 @@ pub enum BufferError {
         source: DecodeError,
     },
     /// A row that 32-bit offsets cannot hold.
-    #[error("{table}: a row of {bytes} bytes is over the limit of 1 GiB; take the table out of the pipeline file")]
+    #[error(
+        "{table}: {key} has {bytes} bytes and the limit is 1 GiB; step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
+    )]
     RowTooLarge {
         /// The table.
         table: TableName,
+        /// The row.
+        key: RowKey,
         /// Size on the wire.
         bytes: usize,
     },

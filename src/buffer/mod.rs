@@ -11,7 +11,8 @@
 //!
 //! Promises owned here:
 //! - **D3**, the half of it that concerns a row: every column of every row arrives, or [`BufferError`] names the table, the
-//!   column and the rule. A row that was refused leaves nothing behind; no error holds a cell value.
+//!   column, the rule and the row by its key ([`RowKey`]). A row that was refused leaves nothing behind; no error holds the value
+//!   of a column outside the key.
 //! - **L3**, the half of it before the files: a [`PartitionBatch`] holds one partition's rows only.
 //! - **B2**, the measure: [`TableBuffer::bytes`] tells in constant time what is held, and nothing is allocated ahead of rows.
 
@@ -21,6 +22,10 @@ mod column;
 mod error;
 mod event_date;
 mod partition_rows;
+mod refusal;
+mod row_key;
+#[cfg(test)]
+mod row_key_test;
 mod schema;
 mod table_buffer;
 #[cfg(test)]
@@ -30,5 +35,6 @@ mod values_test;
 
 pub use batch::PartitionBatch;
 pub use error::{BufferError, SchemaChange};
+pub use row_key::RowKey;
 pub use schema::arrow_schema;
 pub use table_buffer::{Cut, TableBuffer};

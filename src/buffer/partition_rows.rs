@@ -2,22 +2,14 @@
 
 use super::PartitionBatch;
 use super::column::{ColumnBuilder, Scratch};
+use super::refusal::Refusal;
 use crate::base::{Partition, SourceColumn, TableShape, XidRuns};
-use crate::decode::value::{Encoded, ValueError};
-use crate::decode::{Datum, DecodeError, Tuple};
+use crate::decode::value::Encoded;
+use crate::decode::{Datum, Tuple};
 use deltalake::arrow::array::Array;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::record_batch::{RecordBatch, RecordBatchOptions};
-
-/// Why a row was refused, before table and column are named.
-pub(super) enum Refusal {
-    Decode(DecodeError),
-    Value { column: usize, source: ValueError },
-    Null { column: usize },
-    Unchanged { column: usize },
-    ColumnCount,
-}
 
 /// One column's builder, and whether it takes NULL.
 struct Column {

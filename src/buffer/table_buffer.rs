@@ -3,11 +3,12 @@
 use super::binding::Binding;
 use super::column::Scratch;
 use super::event_date::{EventDate, calendar_date};
-use super::partition_rows::{PartitionRows, Refusal};
+use super::partition_rows::PartitionRows;
+use super::refusal::Refusal;
 use super::{BufferError, PartitionBatch, arrow_schema};
 use crate::base::{TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
-use crate::decode::{Datum, DecodeError, Relation, Tuple};
+use crate::decode::{Datum, Relation, Tuple};
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::error::ArrowError;
 use std::collections::HashMap;
@@ -98,6 +99,11 @@ impl TableBuffer {
     /// [`BufferError`]; the refused row leaves nothing behind, and the rows before it stay.
     #[inline]
     pub fn append(&mut self, tuple: &Tuple<'_>, xid: Option<u32>) -> Result<(), BufferError> {
+        self.take(tuple, xid).map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), tuple))
+    }
+
+    #[inline]
+    fn take(&mut self, tuple: &Tuple<'_>, xid: Option<u32>) -> Result<(), Refusal> {
         let day = self.event_day(tuple)?;
         let index = match self.last {
             Some((last_day, index)) if last_day == day => index,
@@ -105,7 +111,7 @@ impl TableBuffer {
         };
         let index = self.make_room(day, index, tuple.len_bytes())?;
         let (Some(binding), Some(rows)) = (&self.binding, self.open.get_mut(index)) else {
-            return Err(self.not_bound());
+            return Err(Refusal::NotBound);
         };
         rows.enter(self.transaction);
         match rows.append(tuple, binding.columns(), &mut self.scratch) {
@@ -121,8 +127,8 @@ impl TableBuffer {
             }
             Err(refusal) => {
                 // Some columns of the partition are one value ahead now; closing it cuts them.
-                self.seal(index)?;
-                Err(self.refused(refusal, tuple))
+                self.seal(index).map_err(Refusal::Arrow)?;
+                Err(refusal)
             }
         }
     }
@@ -160,7 +166,7 @@ impl TableBuffer {
         if self.sealed.is_empty() {
             let full = |open: &PartitionRows| open.rows() > 0 && (open.rows() >= rows || open.bytes() >= bytes);
             let Some(index) = self.open.iter().position(full) else { return Ok(None) };
-            self.seal(index)?;
+            self.seal(index).map_err(|source| self.arrow_error(source))?;
         }
         let Sealed { batch, bytes, .. } = self.sealed.remove(0);
         self.release(&batch, bytes);
@@ -182,7 +188,7 @@ impl TableBuffer {
     /// [`BufferError::Arrow`]
     pub fn cut(&mut self) -> Result<Cut, BufferError> {
         while !self.open.is_empty() {
-            self.seal(self.open.len() - 1)?;
+            self.seal(self.open.len() - 1).map_err(|source| self.arrow_error(source))?;
         }
         let mut cut = Cut::default();
         for Sealed { batch, transaction, rows_before, .. } in self.sealed.drain(..) {
@@ -205,24 +211,28 @@ impl TableBuffer {
 
     /// Days since 1970 of the row's partition column.
     #[inline]
-    fn event_day(&self, tuple: &Tuple<'_>) -> Result<i32, BufferError> {
-        let (Some(binding), Some(event_date)) = (&self.binding, self.event_date) else { return Err(self.not_bound()) };
+    fn event_day(&self, tuple: &Tuple<'_>) -> Result<i32, Refusal> {
+        let (Some(binding), Some(event_date)) = (&self.binding, self.event_date) else { return Err(Refusal::NotBound) };
         if tuple.len() != binding.columns().len() {
-            return Err(self.refused(Refusal::ColumnCount, tuple));
+            return Err(Refusal::ColumnCount);
         }
         let encoded = match tuple.columns().nth(binding.partition_position()) {
             Some(Ok(Datum::Text(bytes))) => Encoded::Text(bytes),
             Some(Ok(Datum::Binary(bytes))) => Encoded::Binary(bytes),
-            Some(Ok(Datum::Null)) => return Err(self.no_partition()),
-            Some(Ok(Datum::Unchanged)) => return Err(self.unchanged(self.shape.partition_column)),
-            Some(Err(source)) => return Err(self.undecodable(source)),
-            None => return Err(self.refused(Refusal::ColumnCount, tuple)),
+            Some(Ok(Datum::Null)) => return Err(Refusal::NoPartition),
+            Some(Ok(Datum::Unchanged)) => return Err(Refusal::Unchanged { column: self.shape.partition_column }),
+            Some(Err(source)) => return Err(Refusal::Decode(source)),
+            None => return Err(Refusal::ColumnCount),
         };
-        event_date.day(encoded).map_err(|source| self.bad_value(self.shape.partition_column, source))
+        event_date.day(encoded).map_err(|source| self.undated(source))
+    }
+
+    fn undated(&self, source: ValueError) -> Refusal {
+        Refusal::Value { column: self.shape.partition_column, source }
     }
 
     /// The open partition of `day`, opened if need be; remembered for the rows that follow.
-    fn partition_index(&mut self, day: i32) -> Result<usize, BufferError> {
+    fn partition_index(&mut self, day: i32) -> Result<usize, Refusal> {
         let index = match self.days.get(&day) {
             Some(index) => *index,
             None => self.find_or_open(day)?,
@@ -232,8 +242,8 @@ impl TableBuffer {
         Ok(index)
     }
 
-    fn find_or_open(&mut self, day: i32) -> Result<usize, BufferError> {
-        let date = calendar_date(day).map_err(|source| self.bad_value(self.shape.partition_column, source))?;
+    fn find_or_open(&mut self, day: i32) -> Result<usize, Refusal> {
+        let date = calendar_date(day).map_err(|source| self.undated(source))?;
         let partition = self.shape.partition_by.partition_of(date);
         if let Some(index) = self.open.iter().position(|open| open.partition() == partition) {
             return Ok(index);
@@ -246,20 +256,20 @@ impl TableBuffer {
 
     /// Closes the partition first if the row would take a column towards the limit of its offsets.
     #[inline]
-    fn make_room(&mut self, day: i32, index: usize, row_bytes: usize) -> Result<usize, BufferError> {
+    fn make_room(&mut self, day: i32, index: usize, row_bytes: usize) -> Result<usize, Refusal> {
         let held = self.open.get(index).map_or(0, PartitionRows::bytes);
         if held.saturating_add(row_bytes) <= PARTITION_BYTES_MAX {
             return Ok(index);
         }
         if row_bytes > PARTITION_BYTES_MAX {
-            return Err(BufferError::RowTooLarge { table: self.shape.table.clone(), bytes: row_bytes });
+            return Err(Refusal::RowTooLarge { bytes: row_bytes });
         }
-        self.seal(index)?;
+        self.seal(index).map_err(Refusal::Arrow)?;
         self.partition_index(day)
     }
 
     /// Closes an open partition; its rows wait in `sealed`.
-    fn seal(&mut self, index: usize) -> Result<(), BufferError> {
+    fn seal(&mut self, index: usize) -> Result<(), ArrowError> {
         if index >= self.open.len() {
             return Ok(());
         }
@@ -271,7 +281,7 @@ impl TableBuffer {
             return Ok(());
         }
         let (transaction, rows_before) = (self.transaction, rows.rows_before(self.transaction));
-        let batch = rows.finish(&self.schema).map_err(|source| arrow_error(&self.shape, source))?;
+        let batch = rows.finish(&self.schema)?;
         self.sealed.push(Sealed { batch, bytes, transaction, rows_before });
         Ok(())
     }
@@ -289,54 +299,7 @@ impl TableBuffer {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    #[cold]
-    fn refused(&self, refusal: Refusal, tuple: &Tuple<'_>) -> BufferError {
-        match refusal {
-            Refusal::Decode(source) => self.undecodable(source),
-            Refusal::Value { column, source } => self.bad_value(column, source),
-            Refusal::Unchanged { column } => self.unchanged(column),
-            Refusal::Null { column } => {
-                BufferError::NullNotAllowed { table: self.shape.table.clone(), column: self.column_name(column) }
-            }
-            Refusal::ColumnCount => BufferError::ColumnCount {
-                table: self.shape.table.clone(),
-                expected: self.shape.columns.len(),
-                found: tuple.len(),
-            },
-        }
+    fn arrow_error(&self, source: ArrowError) -> BufferError {
+        BufferError::Arrow { table: self.shape.table.clone(), source }
     }
-
-    #[cold]
-    fn not_bound(&self) -> BufferError {
-        BufferError::NotBound { table: self.shape.table.clone() }
-    }
-
-    #[cold]
-    fn no_partition(&self) -> BufferError {
-        let column = self.column_name(self.shape.partition_column);
-        BufferError::NoPartition { table: self.shape.table.clone(), column }
-    }
-
-    #[cold]
-    fn unchanged(&self, column: usize) -> BufferError {
-        BufferError::Unchanged { table: self.shape.table.clone(), column: self.column_name(column) }
-    }
-
-    #[cold]
-    fn undecodable(&self, source: DecodeError) -> BufferError {
-        BufferError::Decode { table: self.shape.table.clone(), source }
-    }
-
-    #[cold]
-    fn bad_value(&self, column: usize, source: ValueError) -> BufferError {
-        BufferError::Value { table: self.shape.table.clone(), column: self.column_name(column), source }
-    }
-
-    fn column_name(&self, column: usize) -> String {
-        self.shape.columns.get(column).map(|column| column.name.clone()).unwrap_or_default()
-    }
-}
-
-fn arrow_error(shape: &TableShape, source: ArrowError) -> BufferError {
-    BufferError::Arrow { table: shape.table.clone(), source }
 }

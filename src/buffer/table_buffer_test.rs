@@ -161,13 +161,28 @@ fn d3_a_refused_row_names_its_column_and_leaves_nothing_behind() {
     row(&mut buffer, 1, "kept", 0).unwrap();
     let at = Datum::Text(b"1970-01-01 00:00:00");
     let refused: [(&[Datum<'_>], &str); 8] = [
-        (&[Datum::Null, Datum::Null, at], "public.event.number: a row holds NULL"),
-        (&[Datum::Text(b"1"), Datum::Unchanged, at], "public.event.note: the server left a value out"),
-        (&[Datum::Text(b"1"), Datum::Text(b"\xff"), at], "public.event.note: it is not UTF-8"),
-        (&[Datum::Text(b"secret"), Datum::Null, at], "public.event.number: it is not a well-formed int4"),
-        (&[Datum::Text(b"1"), Datum::Null, Datum::Null], "public.event.created_at: a row holds NULL in the partition"),
-        (&[Datum::Text(b"1"), Datum::Null, Datum::Unchanged], "public.event.created_at: the server left"),
-        (&[Datum::Text(b"1"), Datum::Null, Datum::Text(b"infinity")], "public.event.created_at: an infinite timestamp"),
+        (&[Datum::Null, Datum::Null, at], "public.event.number of row number=NULL: it is NULL"),
+        (
+            &[Datum::Text(b"1"), Datum::Unchanged, at],
+            "public.event.note of row number=1: the server left the value out",
+        ),
+        (&[Datum::Text(b"1"), Datum::Text(b"\xff"), at], "public.event.note of row number=1: its bytes are not UTF-8"),
+        (
+            &[Datum::Text(b"secret"), Datum::Null, at],
+            "public.event.number of row number=?: it is not a well-formed int4",
+        ),
+        (
+            &[Datum::Text(b"1"), Datum::Null, Datum::Null],
+            "public.event.created_at of row number=1: NULL in the partition",
+        ),
+        (
+            &[Datum::Text(b"1"), Datum::Null, Datum::Unchanged],
+            "public.event.created_at of row number=1: the server left",
+        ),
+        (
+            &[Datum::Text(b"1"), Datum::Null, Datum::Text(b"infinity")],
+            "public.event.created_at of row number=1: an infinite timestamp",
+        ),
         (&[Datum::Text(b"1"), Datum::Null], "public.event: the server sent a row of 2 columns"),
     ];
     for (columns, expected) in refused {

@@ -4,8 +4,8 @@ use super::calendar_text;
 use super::{Encoded, ValueError, exactly};
 
 /// Days and microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
-const DAYS_1970_TO_2000: i32 = 10_957;
-const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
+pub(super) const DAYS_1970_TO_2000: i32 = 10_957;
+pub(super) const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
 pub(super) const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(super) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// 0001-01-01 and 9999-12-31, the years that every reader of the lake agrees on.

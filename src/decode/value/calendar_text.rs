@@ -2,6 +2,7 @@
 
 use super::ValueError;
 use super::calendar::{MICROS_PER_DAY, MICROS_PER_SECOND};
+use std::fmt::Write;
 
 /// `2026-01-02`
 const DATE_BYTES: usize = 10;
@@ -78,6 +79,37 @@ fn days_since_1970(year: i32, month: i32, day: i32) -> i32 {
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * DAYS_PER_ERA + day_of_era - DAYS_0000_03_01_TO_1970
+}
+
+/// The way back from [`days_since_1970`], for any day: year (0 is 1 BC), month and day.
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    const DAYS_0000_03_01_TO_1970: i64 = 719_468;
+    const DAYS_PER_ERA: i64 = 146_097;
+    let days = days.saturating_add(DAYS_0000_03_01_TO_1970);
+    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// As date_out and timestamp_out print it: `micros` since midnight with a timestamp, and ` BC` behind everything.
+pub(super) fn push_moment(days: i64, micros: Option<i64>, offset: &str, out: &mut String) {
+    let (year, month, day) = civil_date(days);
+    let shown = if year > 0 { year } else { 1 - year };
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
+    if let Some(micros) = micros {
+        out.push(' ');
+        let _ = push_time(micros, out);
+    }
+    out.push_str(offset);
+    if year <= 0 {
+        out.push_str(" BC");
+    }
 }
 
 /// Microseconds since midnight of `HH:MM:SS[.ffffff]`, up to 24:00:00.
