@@ -21,12 +21,9 @@ mod ends;
 mod error;
 mod follow;
 mod governor;
-<<<<<<< HEAD
 mod in_progress;
 #[cfg(test)]
 mod in_progress_test;
-=======
->>>>>>> control
 mod land;
 mod landing;
 mod limits;
