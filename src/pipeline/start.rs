@@ -10,7 +10,7 @@ use crate::base::{Lsn, TableShape};
 use crate::buffer::TableBuffer;
 use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, Settings};
-use crate::lake::{LakeLocation, LakeTable, Progress, TableWriter, WriterOptions};
+use crate::lake::{LakeLocation, LakeTable, Patience, Progress, TableWriter, WriterOptions};
 use crate::ops::tasks::Stages;
 use crate::source::{self, PublicationFacts, TableRules};
 use crate::wal::{ReplicationConnection, StreamOptions};
@@ -190,7 +190,7 @@ async fn open_lake(
         };
         let table = LakeTable::open(&location, section.lake_path(), shape, &progress).await?;
         let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
-        let writer = TableWriter::new(&table, options)?;
+        let writer = TableWriter::new(&table, options, Patience::none())?;
         landings.push(Landing { table, writer, dirty: false });
     }
     Ok(landings)
