@@ -2,7 +2,7 @@
 
 use super::encoder::{EncodedFile, Encoding};
 use super::error::LakeError;
-use super::open_file::OpenFile;
+use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
 use super::staged::StagedFile;
 use crate::base::Partition;
@@ -14,6 +14,7 @@ use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::ObjectStoreExt;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::parquet::errors::ParquetError;
+use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Columns that are being encoded at the same time by all tables together: two files of an ordinary table, one of a wide one.
@@ -25,7 +26,7 @@ static ENCODERS: Semaphore = Semaphore::const_new(ENCODED_COLUMNS as usize);
 pub(super) struct Target {
     pub(super) store: ObjectStoreRef,
     pub(super) location: String,
-    pub(super) encoding: std::sync::Arc<Encoding>,
+    pub(super) encoding: Arc<Encoding>,
     pub(super) patience: Patience,
 }
 
@@ -76,24 +77,25 @@ impl Target {
         path: Path,
     ) -> Result<StagedFile, LakeError> {
         let encoding = self.encoding.clone();
-        let encoded = {
+        let finished = {
             let _turn = self.encoder_turn().await;
             self.beside_the_reactor(move || file.finish(&encoding)).await?
         };
-        let encoded = encoded.ok_or_else(|| LakeError::Encode {
+        let finished = finished.ok_or_else(|| LakeError::Encode {
             location: self.location.clone(),
             reason: "a file without an encoder".to_owned(),
         })?;
-        self.put_file(partition, encoded, path).await
+        self.put_file(partition, finished, path).await
     }
 
     /// Puts a finished file at `path`.
     pub(super) async fn put_file(
         &self,
         partition: Partition,
-        encoded: EncodedFile,
+        finished: FinishedFile,
         path: Path,
     ) -> Result<StagedFile, LakeError> {
+        let FinishedFile { encoded, xids } = finished;
         let EncodedFile { bytes, rows, statistics } = encoded;
         let size_bytes = bytes.len() as u64;
         fail_points::reach("lake.before_upload");
@@ -101,7 +103,7 @@ impl Target {
         fail_points::reach("lake.after_upload");
         let modified_millis = Utc::now().timestamp_millis();
         let (location, path) = (self.location.clone(), path.to_string());
-        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis })
+        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis, xids })
     }
 
     /// Puts an object, for as long as the owner has patience. The same bytes under the same name: an attempt that was lost and

@@ -80,14 +80,16 @@ impl TableWriter {
     }
 
     /// Adds the rows of one partition. Encoding runs beside the reactor; a file that is full is uploaded before this returns.
-    pub async fn write(&mut self, batch: PartitionBatch) -> Result<(), LakeError> {
+    /// Transaction ids are kept in arrival order for [`Self::finish_without`].
+    pub async fn write(&mut self, mut batch: PartitionBatch) -> Result<(), LakeError> {
         self.begin()?;
-        let rows = self.target.conform(batch.rows)?;
-        if rows.num_rows() > 0 {
-            let file = self.open.entry(batch.partition).or_default();
-            file.push(rows);
+        let partition = batch.partition;
+        batch.rows = self.target.conform(batch.rows)?;
+        if batch.rows.num_rows() > 0 {
+            let file = self.open.entry(partition).or_default();
+            file.push(batch).map_err(|reason| self.target.unfit(reason.to_owned()))?;
             if file.waiting_bytes() >= ENCODE_FROM_BYTES {
-                self.encode(batch.partition).await?;
+                self.encode(partition).await?;
             }
             self.keep_within_memory().await?;
         }
@@ -95,9 +97,14 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Memory held by rows and open files, compression contexts included.
+    /// Memory held by rows, their transaction ids and open files, compression contexts included. Closing files frees it.
     pub fn memory_bytes(&self) -> usize {
         self.open.values().map(OpenFile::memory_bytes).sum()
+    }
+
+    /// Memory held by the list of files that are uploaded and not yet handed over; only [`Self::finish`] frees it.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged.iter().map(StagedFile::memory_bytes).sum()
     }
 
     /// Closes and uploads the open file that holds most memory; false when none is open. For an owner of several writers
