@@ -192,6 +192,7 @@ pub(super) fn imaginary_file(lake: &Lake, number: u32) -> StagedFile {
         rows: 1,
         statistics: "{\"numRecords\":1}".to_owned(),
         modified_millis: 0,
+        xids: None,
     }
 }
 

@@ -34,20 +34,26 @@ mod encoder;
 mod error;
 mod location;
 mod log;
+mod open_file;
 mod patience;
 mod progress;
 mod schema;
 mod staged;
 mod statistics;
 mod table;
+mod target;
 mod writer;
 
 #[cfg(test)]
 mod commit_test;
 #[cfg(test)]
+mod failing_store;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod table_test;
+#[cfg(test)]
+mod upload_test;
 #[cfg(test)]
 mod writer_test;
 

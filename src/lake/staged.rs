@@ -1,6 +1,6 @@
 //! A file that is uploaded, and that nothing refers to yet.
 
-use crate::base::Partition;
+use crate::base::{Partition, XidRuns};
 use serde_json::{Map, Value, json};
 
 /// One Parquet file of one partition (L3), invisible until a commit names it.
@@ -16,6 +16,8 @@ pub struct StagedFile {
     pub(super) rows: u64,
     pub(super) statistics: String,
     pub(super) modified_millis: i64,
+    /// Which (sub)transaction each row belongs to, in the file's order; `None` for rows of whole transactions.
+    pub(super) xids: Option<XidRuns>,
 }
 
 impl StagedFile {
@@ -37,6 +39,17 @@ impl StagedFile {
     /// Rows in the file.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Which (sub)transaction each row belongs to, in the file's order; `None` for rows of whole transactions.
+    pub fn xids(&self) -> Option<&XidRuns> {
+        self.xids.as_ref()
+    }
+
+    /// Memory that the list of staged files holds for this one.
+    pub fn memory_bytes(&self) -> usize {
+        let texts = self.location.capacity() + self.path.capacity() + self.statistics.capacity();
+        size_of::<Self>() + texts + self.xids.as_ref().map_or(0, XidRuns::memory_bytes)
     }
 
     /// The `add` action (Delta protocol, "Add File and Remove File"). Path and partition values hold only characters that

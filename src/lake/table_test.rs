@@ -1,7 +1,7 @@
 //! Creating and opening tables: what is refused, and what a reader that is not this room sees.
 
 use super::fixtures::{Lake, PATH, column, day, events, every_type, imaginary_file, lsn, progress, security_event};
-use super::{LakeError, LakeTable, Progress, TableWriter, WriterOptions, open_for_query, table_days};
+use super::{LakeError, LakeTable, Patience, Progress, TableWriter, WriterOptions, open_for_query, table_days};
 use crate::base::{Classify, ColumnType, PartitionBy, RetryClass, TableShape};
 use crate::buffer::PartitionBatch;
 use deltalake::arrow::array::{Array, AsArray, StringArray};
@@ -32,7 +32,7 @@ async fn select(lake: &Lake, sql: &str) -> RecordBatch {
 }
 
 async fn write(table: &mut LakeTable, batches: Vec<PartitionBatch>, at: u64) {
-    let mut writer = TableWriter::new(table, WriterOptions::default()).unwrap();
+    let mut writer = TableWriter::new(table, WriterOptions::default(), Patience::none()).unwrap();
     for batch in batches {
         writer.write(batch).await.unwrap();
     }

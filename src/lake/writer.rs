@@ -1,21 +1,19 @@
 //! Rows in, uploaded files out, within a memory budget.
 
-use super::encoder::{EncodedFile, Encoder, Encoding};
+use super::encoder::Encoding;
 use super::error::LakeError;
+use super::open_file::OpenFile;
+use super::patience::Patience;
 use super::staged::StagedFile;
 use super::table::LakeTable;
+use super::target::{Target, encode_error};
 use crate::base::Partition;
 use crate::buffer::PartitionBatch;
-use chrono::Utc;
-use deltalake::arrow::record_batch::RecordBatch;
-use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
-use deltalake::parquet::errors::ParquetError;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// Rows wait unencoded up to this size: an encoder costs far more memory than a small file's rows, and a flush often holds
@@ -25,10 +23,6 @@ const ENCODE_FROM_BYTES: usize = 2 << 20;
 /// Files on their way at the same time when everything is closed: a flush over many days waits for the store, not for each
 /// file in turn.
 const CONCURRENT_FILES: usize = 8;
-/// Columns that are being encoded at the same time by all tables together: two files of an ordinary table, one of a wide one.
-/// An encoder that is opened when a file is closed stands in nobody's account, and costs by the column.
-const ENCODED_COLUMNS: u32 = 32;
-static ENCODERS: Semaphore = Semaphore::const_new(ENCODED_COLUMNS as usize);
 
 /// Limits of a [`TableWriter`].
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +45,7 @@ impl Default for WriterOptions {
 ///
 /// Not cancel-safe: after a dropped or failed call every further one fails, and [`Self::discard`] cleans up.
 pub struct TableWriter {
-    target: Target,
+    target: Arc<Target>,
     options: WriterOptions,
     open: BTreeMap<Partition, OpenFile>,
     staged: Vec<StagedFile>,
@@ -60,45 +54,42 @@ pub struct TableWriter {
     broken: bool,
 }
 
-/// Where files go and how they are made.
-#[derive(Clone)]
-struct Target {
-    store: ObjectStoreRef,
-    location: String,
-    encoding: Arc<Encoding>,
-}
-
-#[derive(Default)]
-struct OpenFile {
-    waiting: Vec<RecordBatch>,
-    waiting_bytes: usize,
-    encoder: Option<Encoder>,
-}
-
 impl TableWriter {
-    /// A writer without open files for a table.
+    /// A writer without open files for a table. Uploads wait out a store's transient errors for as long as `patience` lasts; the
+    /// encoded files are held meanwhile.
     ///
     /// # Errors
     /// [`LakeError::Encode`] for a compression level that zstd does not have.
-    pub fn new(table: &LakeTable, options: WriterOptions) -> Result<Self, LakeError> {
+    pub fn new(table: &LakeTable, options: WriterOptions, patience: Patience) -> Result<Self, LakeError> {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding) };
+        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding), patience };
+        Ok(Self::on(Arc::new(target), options))
+    }
+
+    /// A second writer of the same table, with nothing open: for a transaction in progress, whose files must not join those of
+    /// others.
+    pub fn another(&self) -> TableWriter {
+        Self::on(Arc::clone(&self.target), self.options)
+    }
+
+    fn on(target: Arc<Target>, options: WriterOptions) -> Self {
         let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Self { target, options, open, staged, uploads, broken: false })
+        Self { target, options, open, staged, uploads, broken: false }
     }
 
     /// Adds the rows of one partition. Encoding runs beside the reactor; a file that is full is uploaded before this returns.
-    pub async fn write(&mut self, batch: PartitionBatch) -> Result<(), LakeError> {
+    /// Transaction ids are kept in arrival order for [`Self::finish_without`].
+    pub async fn write(&mut self, mut batch: PartitionBatch) -> Result<(), LakeError> {
         self.begin()?;
-        let rows = self.target.conform(batch.rows)?;
-        if rows.num_rows() > 0 {
-            let file = self.open.entry(batch.partition).or_default();
-            file.waiting_bytes += rows.get_array_memory_size();
-            file.waiting.push(rows);
-            if file.waiting_bytes >= ENCODE_FROM_BYTES {
-                self.encode(batch.partition).await?;
+        let partition = batch.partition;
+        batch.rows = self.target.conform(batch.rows)?;
+        if batch.rows.num_rows() > 0 {
+            let file = self.open.entry(partition).or_default();
+            file.push(batch).map_err(|reason| self.target.unfit(reason.to_owned()))?;
+            if file.waiting_bytes() >= ENCODE_FROM_BYTES {
+                self.encode(partition).await?;
             }
             self.keep_within_memory().await?;
         }
@@ -106,9 +97,14 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Memory held by rows and open files, compression contexts included.
+    /// Memory held by rows, their transaction ids and open files, compression contexts included. Closing files frees it.
     pub fn memory_bytes(&self) -> usize {
         self.open.values().map(OpenFile::memory_bytes).sum()
+    }
+
+    /// Memory held by the list of files that are uploaded and not yet handed over; only [`Self::finish`] frees it.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged.iter().map(StagedFile::memory_bytes).sum()
     }
 
     /// Closes and uploads the open file that holds most memory; false when none is open. For an owner of several writers
@@ -127,7 +123,7 @@ impl TableWriter {
         let open = std::mem::take(&mut self.open);
         let planned: Vec<_> =
             open.into_iter().map(|(partition, file)| (partition, file, self.next_path(partition))).collect();
-        let target = self.target.clone();
+        let target = Arc::clone(&self.target);
         let mut uploads = futures::stream::iter(planned)
             .map(|(partition, file, path)| target.upload(partition, file, path))
             .buffered(CONCURRENT_FILES);
@@ -164,8 +160,7 @@ impl TableWriter {
     async fn encode(&mut self, partition: Partition) -> Result<(), LakeError> {
         let Some(file) = self.open.remove(&partition) else { return Ok(()) };
         let file = self.target.encode(file).await?;
-        let full =
-            file.encoder.as_ref().is_some_and(|encoder| encoder.encoded_bytes() >= self.options.target_file_bytes);
+        let full = file.encoded_bytes() >= self.options.target_file_bytes;
         self.open.insert(partition, file);
         if full { self.close(partition).await } else { Ok(()) }
     }
@@ -199,99 +194,4 @@ impl TableWriter {
         self.uploads.push(path.clone());
         path
     }
-}
-
-impl OpenFile {
-    fn memory_bytes(&self) -> usize {
-        self.waiting_bytes + self.encoder.as_ref().map_or(0, Encoder::memory_bytes)
-    }
-
-    fn encode_waiting(&mut self, encoding: &Encoding) -> Result<(), ParquetError> {
-        let mut encoder = match self.encoder.take() {
-            Some(encoder) => encoder,
-            None => Encoder::new(encoding)?,
-        };
-        for rows in self.waiting.drain(..) {
-            encoder.write(&rows)?;
-        }
-        self.waiting_bytes = 0;
-        self.encoder = Some(encoder);
-        Ok(())
-    }
-
-    fn finish(mut self, encoding: &Encoding) -> Result<Option<EncodedFile>, ParquetError> {
-        self.encode_waiting(encoding)?;
-        self.encoder.map(|encoder| encoder.finish(&encoding.schema)).transpose()
-    }
-}
-
-impl Target {
-    /// The batch under the table's own schema: names and types must be equal, NOT NULL must hold.
-    fn conform(&self, rows: RecordBatch) -> Result<RecordBatch, LakeError> {
-        let expected = &self.encoding.schema.arrow;
-        let refuse = |reason: String| LakeError::Batch { location: self.location.clone(), reason };
-        let found = rows.schema();
-        let fields = expected.fields().iter().zip(found.fields());
-        if let Some((expected, found)) = fields.clone().find(|(expected, found)| expected.name() != found.name()) {
-            return Err(refuse(format!("column {} stands where {} should", found.name(), expected.name())));
-        }
-        if let Some((expected, found)) = fields.clone().find(|(left, right)| left.data_type() != right.data_type()) {
-            return Err(refuse(format!("column {} is {}", expected.name(), found.data_type())));
-        }
-        if found.fields().len() != expected.fields().len() {
-            return Err(refuse(format!("{} columns instead of {}", found.fields().len(), expected.fields().len())));
-        }
-        for (field, column) in expected.fields().iter().zip(rows.columns()) {
-            if !field.is_nullable() && column.null_count() > 0 {
-                return Err(refuse(format!("column {} has NULLs", field.name())));
-            }
-        }
-        let columns = rows.columns().to_vec();
-        RecordBatch::try_new(expected.clone(), columns).map_err(|error| refuse(error.to_string()))
-    }
-
-    async fn encode(&self, mut file: OpenFile) -> Result<OpenFile, LakeError> {
-        let encoding = self.encoding.clone();
-        self.beside_the_reactor(move || {
-            file.encode_waiting(&encoding)?;
-            Ok(file)
-        })
-        .await
-    }
-
-    async fn upload(&self, partition: Partition, file: OpenFile, path: Path) -> Result<StagedFile, LakeError> {
-        let encoding = self.encoding.clone();
-        let encoded = {
-            let columns = u32::try_from(self.encoding.schema.arrow.fields().len()).unwrap_or(u32::MAX);
-            let _turn = ENCODERS.acquire_many(columns.clamp(1, ENCODED_COLUMNS)).await;
-            self.beside_the_reactor(move || file.finish(&encoding)).await?
-        };
-        let encoded = encoded.ok_or_else(|| LakeError::Encode {
-            location: self.location.clone(),
-            reason: "a file without an encoder".to_owned(),
-        })?;
-        let size_bytes = encoded.bytes.len() as u64;
-        let put = self.store.put(&path, encoded.bytes.into()).await;
-        put.map_err(|error| LakeError::store("write to", &self.location, &error))?;
-        let modified_millis = Utc::now().timestamp_millis();
-        let (rows, statistics) = (encoded.rows, encoded.statistics);
-        let location = self.location.clone();
-        Ok(StagedFile { location, path: path.to_string(), partition, size_bytes, rows, statistics, modified_millis })
-    }
-
-    async fn beside_the_reactor<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, ParquetError> + Send + 'static,
-    ) -> Result<T, LakeError> {
-        let joined = tokio::task::spawn_blocking(work).await;
-        let result = joined.map_err(|error| LakeError::Encode {
-            location: self.location.clone(),
-            reason: format!("the encoder stopped ({error})"),
-        })?;
-        result.map_err(|error| encode_error(&self.location, &error))
-    }
-}
-
-fn encode_error(location: &str, error: &ParquetError) -> LakeError {
-    LakeError::Encode { location: location.to_owned(), reason: error.to_string() }
 }

@@ -1,7 +1,7 @@
 //! Files: their names, statistics, encodings, and the memory they take while they are open.
 
 use super::fixtures::{Lake, PATH, day, events, every_type, lsn, progress, security_event};
-use super::{LakeError, LakeTable, StagedFile, TableWriter, WriterOptions};
+use super::{LakeError, LakeTable, Patience, StagedFile, TableWriter, WriterOptions};
 use crate::base::{ColumnType, PartitionBy, TableShape};
 use crate::buffer::PartitionBatch;
 use crate::buffer::arrow_schema;
@@ -25,7 +25,8 @@ fn statistics(file: &StagedFile) -> Value {
 #[tokio::test]
 async fn a_file_is_named_by_its_partition_and_carries_statistics() {
     let lake = Lake::new();
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default()).unwrap();
+    let mut writer =
+        TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default(), Patience::none()).unwrap();
     writer.write(events(day(2), 0, 300)).await.unwrap();
     writer.write(events(day(1), 300, 0)).await.unwrap();
     let files = writer.finish().await.unwrap();
@@ -60,7 +61,7 @@ async fn every_kind_of_column_is_written_and_only_safe_ones_have_statistics() {
         _ => new_null_array(field.data_type(), 2),
     });
     let rows = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
-    let mut writer = TableWriter::new(&table(&lake, &shape).await, WriterOptions::default()).unwrap();
+    let mut writer = TableWriter::new(&table(&lake, &shape).await, WriterOptions::default(), Patience::none()).unwrap();
     writer.write(PartitionBatch { partition: day(1), rows, xids: None }).await.unwrap();
     let files = writer.finish().await.unwrap();
     let found = statistics(&files[0]);
@@ -74,7 +75,8 @@ async fn every_kind_of_column_is_written_and_only_safe_ones_have_statistics() {
 #[tokio::test]
 async fn files_hold_only_what_every_parquet_reader_reads() {
     let lake = Lake::new();
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default()).unwrap();
+    let mut writer =
+        TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default(), Patience::none()).unwrap();
     writer.write(events(day(1), 0, 2_000)).await.unwrap();
     let files = writer.finish().await.unwrap();
     let bytes = std::fs::read(lake.folder.path().join(PATH).join(files[0].path())).unwrap();
@@ -96,7 +98,7 @@ async fn files_hold_only_what_every_parquet_reader_reads() {
 async fn b2_memory_stays_bounded_with_150_open_partitions() {
     let lake = Lake::new();
     let options = WriterOptions { memory_limit_bytes: 24 << 20, ..WriterOptions::default() };
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options).unwrap();
+    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options, Patience::none()).unwrap();
     let mut written = 0;
     for round in 0..4 {
         for offset in 0..150 {
@@ -117,7 +119,7 @@ async fn b2_memory_stays_bounded_with_150_open_partitions() {
 async fn a_full_file_is_uploaded_while_rows_still_come() {
     let lake = Lake::new();
     let options = WriterOptions { target_file_bytes: 256 << 10, ..WriterOptions::default() };
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options).unwrap();
+    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options, Patience::none()).unwrap();
     for round in 0..8 {
         writer.write(events(day(1), round * 10_000, 10_000)).await.unwrap();
     }
@@ -131,7 +133,7 @@ async fn a_full_file_is_uploaded_while_rows_still_come() {
 async fn discarding_removes_what_was_uploaded() {
     let lake = Lake::new();
     let options = WriterOptions { memory_limit_bytes: 1, ..WriterOptions::default() };
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options).unwrap();
+    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, options, Patience::none()).unwrap();
     writer.write(events(day(1), 0, 10)).await.unwrap();
     writer.write(events(day(2), 0, 10)).await.unwrap();
     assert_eq!(lake.data_files(), 2);
@@ -145,7 +147,8 @@ async fn rows_of_another_table_break_the_writer() {
     let mut other = security_event();
     other.columns[1].column_type = ColumnType::Int8;
     other.columns[2].name = "summary".to_owned();
-    let mut writer = TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default()).unwrap();
+    let mut writer =
+        TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default(), Patience::none()).unwrap();
     let schema = arrow_schema(&other);
     let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 0)).collect();
     let rows = RecordBatch::try_new(schema, columns).unwrap();
@@ -165,7 +168,7 @@ async fn a_null_where_none_may_be_is_refused() {
     let mut columns = batch.rows.columns().to_vec();
     columns[0] = Arc::new(StringArray::from(vec![Some("a"), None]));
     batch.rows = RecordBatch::try_new(arrow_schema(&nullable), columns).unwrap();
-    let mut writer = TableWriter::new(&table(&lake, &shape).await, WriterOptions::default()).unwrap();
+    let mut writer = TableWriter::new(&table(&lake, &shape).await, WriterOptions::default(), Patience::none()).unwrap();
     let error = writer.write(batch).await.unwrap_err();
     assert!(error.to_string().contains("column id has NULLs"), "{error}");
 }

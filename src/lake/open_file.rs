@@ -1,0 +1,102 @@
+//! The rows of one partition on their way into one file: unencoded first, then in an encoder.
+
+use super::encoder::{EncodedFile, Encoder, Encoding};
+use crate::base::{XidRuns, XidSet};
+use crate::buffer::PartitionBatch;
+use deltalake::arrow::error::ArrowError;
+use deltalake::parquet::errors::ParquetError;
+
+/// A file that grows.
+#[derive(Default)]
+pub(super) struct OpenFile {
+    /// Arrived after everything in the encoder.
+    waiting: Vec<PartitionBatch>,
+    waiting_bytes: usize,
+    encoder: Option<Encoder>,
+    /// Of the rows in the encoder.
+    xids: Option<XidRuns>,
+}
+
+/// A file's bytes, and whose rows they are.
+pub(super) struct FinishedFile {
+    pub(super) encoded: EncodedFile,
+    pub(super) xids: Option<XidRuns>,
+}
+
+impl OpenFile {
+    /// Adds rows behind all others, or says why they do not belong there.
+    pub(super) fn push(&mut self, batch: PartitionBatch) -> Result<(), &'static str> {
+        if batch.xids.as_ref().is_some_and(|xids| xids.rows() != batch.rows.num_rows() as u64) {
+            return Err("their transaction ids are of another number of rows");
+        }
+        if self.has_xids().is_some_and(|with| with != batch.xids.is_some()) {
+            return Err("some have transaction ids, others do not");
+        }
+        self.waiting_bytes += memory_of(&batch);
+        self.waiting.push(batch);
+        Ok(())
+    }
+
+    /// Whether the rows so far carry transaction ids; None without rows.
+    fn has_xids(&self) -> Option<bool> {
+        match self.waiting.last() {
+            Some(batch) => Some(batch.xids.is_some()),
+            None => self.encoder.as_ref().map(|_| self.xids.is_some()),
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.encoder.is_none()
+    }
+
+    /// Drops what is not encoded yet and belongs to a (sub)transaction that was rolled back.
+    pub(super) fn drop_waiting(&mut self, aborted: &XidSet) -> Result<(), ArrowError> {
+        let kept = self.waiting.drain(..).map(|batch| batch.without(aborted)).collect::<Result<Vec<_>, _>>()?;
+        self.waiting = kept.into_iter().filter(|batch| batch.rows.num_rows() > 0).collect();
+        self.waiting_bytes = self.waiting.iter().map(memory_of).sum();
+        Ok(())
+    }
+
+    /// Memory of the rows that wait unencoded.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Size of the file if it were finished now, roughly; the rows that wait left out.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.encoder.as_ref().map_or(0, Encoder::encoded_bytes)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let encoded = self.encoder.as_ref().map_or(0, Encoder::memory_bytes);
+        self.waiting_bytes + encoded + self.xids.as_ref().map_or(0, XidRuns::memory_bytes)
+    }
+
+    pub(super) fn encode_waiting(&mut self, encoding: &Encoding) -> Result<(), ParquetError> {
+        let mut encoder = match self.encoder.take() {
+            Some(encoder) => encoder,
+            None => Encoder::new(encoding)?,
+        };
+        for batch in self.waiting.drain(..) {
+            encoder.write(&batch.rows)?;
+            if let Some(following) = &batch.xids {
+                self.xids.get_or_insert_default().extend(following);
+            }
+        }
+        self.waiting_bytes = 0;
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    /// The file's bytes; None for a file without an encoder, which [`Self::encode_waiting`] leaves none.
+    pub(super) fn finish(mut self, encoding: &Encoding) -> Result<Option<FinishedFile>, ParquetError> {
+        self.encode_waiting(encoding)?;
+        let Some(encoder) = self.encoder else { return Ok(None) };
+        Ok(Some(FinishedFile { encoded: encoder.finish(&encoding.schema)?, xids: self.xids }))
+    }
+}
+
+fn memory_of(batch: &PartitionBatch) -> usize {
+    batch.rows.get_array_memory_size() + batch.xids.as_ref().map_or(0, XidRuns::memory_bytes)
+}

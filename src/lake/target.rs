@@ -1,0 +1,144 @@
+//! Where a table's files go and how they are made: encoding beside the reactor, uploads that outlast an outage.
+
+use super::encoder::{EncodedFile, Encoding};
+use super::error::LakeError;
+use super::open_file::{FinishedFile, OpenFile};
+use super::patience::Patience;
+use super::staged::StagedFile;
+use crate::base::Partition;
+use crate::ops::fail_points;
+use bytes::Bytes;
+use chrono::Utc;
+use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::logstore::ObjectStoreRef;
+use deltalake::logstore::object_store::ObjectStoreExt;
+use deltalake::logstore::object_store::path::Path;
+use deltalake::parquet::errors::ParquetError;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Columns that are being encoded at the same time by all tables together: two files of an ordinary table, one of a wide one.
+/// An encoder that is opened when a file is closed stands in nobody's account, and costs by the column.
+const ENCODED_COLUMNS: u32 = 32;
+static ENCODERS: Semaphore = Semaphore::const_new(ENCODED_COLUMNS as usize);
+
+/// What all writers of one table share.
+pub(super) struct Target {
+    pub(super) store: ObjectStoreRef,
+    pub(super) location: String,
+    pub(super) encoding: Arc<Encoding>,
+    pub(super) patience: Patience,
+}
+
+impl Target {
+    /// The batch under the table's own schema: names and types must be equal, NOT NULL must hold.
+    pub(super) fn conform(&self, rows: RecordBatch) -> Result<RecordBatch, LakeError> {
+        let expected = &self.encoding.schema.arrow;
+        let refuse = |reason: String| self.unfit(reason);
+        let found = rows.schema();
+        let fields = expected.fields().iter().zip(found.fields());
+        if let Some((expected, found)) = fields.clone().find(|(expected, found)| expected.name() != found.name()) {
+            return Err(refuse(format!("column {} stands where {} should", found.name(), expected.name())));
+        }
+        if let Some((expected, found)) = fields.clone().find(|(left, right)| left.data_type() != right.data_type()) {
+            return Err(refuse(format!("column {} is {}", expected.name(), found.data_type())));
+        }
+        if found.fields().len() != expected.fields().len() {
+            return Err(refuse(format!("{} columns instead of {}", found.fields().len(), expected.fields().len())));
+        }
+        for (field, column) in expected.fields().iter().zip(rows.columns()) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(refuse(format!("column {} has NULLs", field.name())));
+            }
+        }
+        let columns = rows.columns().to_vec();
+        RecordBatch::try_new(expected.clone(), columns).map_err(|error| refuse(error.to_string()))
+    }
+
+    /// Rows that are not this table's.
+    pub(super) fn unfit(&self, reason: String) -> LakeError {
+        LakeError::Batch { location: self.location.clone(), reason }
+    }
+
+    pub(super) async fn encode(&self, mut file: OpenFile) -> Result<OpenFile, LakeError> {
+        let encoding = self.encoding.clone();
+        self.beside_the_reactor(move || {
+            file.encode_waiting(&encoding)?;
+            Ok(file)
+        })
+        .await
+    }
+
+    /// Finishes a file and puts it at `path`.
+    pub(super) async fn upload(
+        &self,
+        partition: Partition,
+        file: OpenFile,
+        path: Path,
+    ) -> Result<StagedFile, LakeError> {
+        let encoding = self.encoding.clone();
+        let finished = {
+            let _turn = self.encoder_turn().await;
+            self.beside_the_reactor(move || file.finish(&encoding)).await?
+        };
+        let finished = finished.ok_or_else(|| LakeError::Encode {
+            location: self.location.clone(),
+            reason: "a file without an encoder".to_owned(),
+        })?;
+        self.put_file(partition, finished, path).await
+    }
+
+    /// Puts a finished file at `path`.
+    pub(super) async fn put_file(
+        &self,
+        partition: Partition,
+        finished: FinishedFile,
+        path: Path,
+    ) -> Result<StagedFile, LakeError> {
+        let FinishedFile { encoded, xids } = finished;
+        let EncodedFile { bytes, rows, statistics } = encoded;
+        let size_bytes = bytes.len() as u64;
+        fail_points::reach("lake.before_upload");
+        self.put(&path, bytes).await?;
+        fail_points::reach("lake.after_upload");
+        let modified_millis = Utc::now().timestamp_millis();
+        let (location, path) = (self.location.clone(), path.to_string());
+        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis, xids })
+    }
+
+    /// Puts an object, for as long as the owner has patience. The same bytes under the same name: an attempt that was lost and
+    /// landed after all does no harm.
+    pub(super) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), LakeError> {
+        let mut waiting = self.patience.begin();
+        loop {
+            match self.store.put(path, bytes.clone().into()).await {
+                Ok(_) => break,
+                Err(error) => waiting.wait_out(LakeError::store("write to", &self.location, &error)).await?,
+            }
+        }
+        waiting.worked(&self.location);
+        Ok(())
+    }
+
+    /// The right to open an encoder that stands in no writer's account.
+    pub(super) async fn encoder_turn(&self) -> Option<SemaphorePermit<'static>> {
+        let columns = u32::try_from(self.encoding.schema.arrow.fields().len()).unwrap_or(u32::MAX);
+        ENCODERS.acquire_many(columns.clamp(1, ENCODED_COLUMNS)).await.ok()
+    }
+
+    pub(super) async fn beside_the_reactor<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ParquetError> + Send + 'static,
+    ) -> Result<T, LakeError> {
+        let joined = tokio::task::spawn_blocking(work).await;
+        let result = joined.map_err(|error| LakeError::Encode {
+            location: self.location.clone(),
+            reason: format!("the encoder stopped ({error})"),
+        })?;
+        result.map_err(|error| encode_error(&self.location, &error))
+    }
+}
+
+pub(super) fn encode_error(location: &str, error: &ParquetError) -> LakeError {
+    LakeError::Encode { location: location.to_owned(), reason: error.to_string() }
+}
