@@ -3,7 +3,7 @@
 use super::PipelineError;
 use super::in_progress::InProgress;
 use super::land::LandCommand;
-use super::limits::{Limits, Pressure};
+use super::limits::Limits;
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress;
@@ -11,6 +11,7 @@ use crate::base::{Lsn, TableShape};
 use crate::buffer::TableBuffer;
 use crate::decode;
 use crate::ops::fail_points;
+use crate::source::Pressure;
 use crate::wal::{ReplicationStream, WalBatch, WalFrame};
 use std::sync::Arc;
 use std::time::Instant as StdInstant;

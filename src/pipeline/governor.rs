@@ -8,7 +8,7 @@
 use super::PipelineError;
 use crate::base::{Backoff, Classify, RetryClass};
 use crate::connect::{self, ControlConnection, Settings};
-pub(super) use crate::source::Pressure;
+use crate::source::Pressure;
 use crate::source::{self, Headroom, SourceError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(super) struct Governor {
     pub(super) heartbeat_interval: Option<Duration>,
     /// Whoever listens keeps the stage alive.
     pub(super) level: watch::Sender<Pressure>,
+    /// Whether that level is critical, for those who wait for a store.
+    pub(super) critical: watch::Sender<bool>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -137,6 +139,7 @@ impl Governor {
         // A slot that is gone ends the stream, with a better message than could be given here.
         let Some(headroom) = source::headroom(connection.client(), &self.slot).await? else { return Ok(()) };
         let level = headroom.pressure();
+        self.critical.send_replace(level == Pressure::Critical);
         self.level.send_if_modified(|known| std::mem::replace(known, level) != level);
         if let Some(news) = gauge.observe(&headroom) {
             news.log(&self.slot, &headroom);

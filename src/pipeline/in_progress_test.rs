@@ -3,7 +3,7 @@
 use super::follow::{Follow, Following};
 use super::in_progress::InProgress;
 use super::land::LandCommand;
-use super::limits::{Limits, Pressure};
+use super::limits::Limits;
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress;
@@ -11,7 +11,7 @@ use crate::base::{ColumnType, Lsn, PartitionBy, SourceColumn, TableName, TableSh
 use crate::buffer::{PartitionBatch, TableBuffer};
 use crate::config::BufferSection;
 use crate::decode::{Datum, Message, Relation, RelationColumn, ReplicaIdentity, encode};
-use crate::source::{PublicationFacts, PublishedTable};
+use crate::source::{Pressure, PublicationFacts, PublishedTable};
 use deltalake::arrow::array::{AsArray, types::Int32Type};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

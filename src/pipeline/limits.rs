@@ -1,6 +1,7 @@
 //! How `[buffer]` is divided among the places that hold rows (B2).
 
 use crate::config::BufferSection;
+use crate::source::Pressure;
 use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
@@ -31,17 +32,6 @@ pub(super) struct Limits {
     pub(super) builder_bytes: usize,
     /// Open Parquet files of all tables together.
     pub(super) writer_bytes: usize,
-}
-
-/// How much room the replication slot has left before the server gives it up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Pressure {
-    /// Enough, or no limit is set.
-    Ample,
-    /// Less than is comfortable: flush earlier.
-    Low,
-    /// Nearly gone: flush as soon as there is something worth it, and park what keeps failing.
-    Critical,
 }
 
 /// The age of a flush while the slot's headroom is nearly gone; sooner would make a commit of every transaction, and the
