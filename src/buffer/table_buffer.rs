@@ -178,7 +178,7 @@ impl TableBuffer {
     /// # Errors
     /// [`BufferError::Arrow`]
     pub fn live(&self, batch: PartitionBatch, aborted: &XidSet) -> Result<PartitionBatch, BufferError> {
-        batch.without(aborted).map_err(|source| arrow_error(&self.shape, source))
+        batch.without(aborted).map_err(|source| BufferError::Arrow { table: self.shape.table.clone(), source })
     }
 
     /// Everything that is held, cut where the transaction began that is still arriving (B1); the buffer is empty then. The cut

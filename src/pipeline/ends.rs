@@ -3,11 +3,11 @@
 use super::PipelineError;
 use super::landing::Landing;
 use super::limits::Limits;
-use crate::base::{Lsn, TableShape};
+use crate::base::TableShape;
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::Settings;
 use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, TableWriter, WriterOptions};
-use crate::source::{self, PublicationFacts, ServerFacts, SlotFacts, TableRules};
+use crate::source::{self, PublicationFacts, SlotFacts, TableRules};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -21,7 +21,6 @@ const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the source looks like.
 pub(super) struct SourceSide {
-    pub(super) server: ServerFacts,
     pub(super) publication: PublicationFacts,
     /// In the order of `[[table]]`: oid and shape.
     pub(super) tables: Vec<(u32, Arc<TableShape>)>,
@@ -56,7 +55,7 @@ pub(super) async fn look_at_source(
         publishes_whole_table(&publication, &facts.shape)?;
         shapes.push((facts.oid, Arc::new(facts.shape)));
     }
-    Ok(SourceSide { server, publication, tables: shapes })
+    Ok(SourceSide { publication, tables: shapes })
 }
 
 /// What the pipeline file says about a table, as the control plane asks for it.
