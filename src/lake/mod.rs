@@ -32,6 +32,7 @@ mod commit;
 mod days;
 mod encoder;
 mod error;
+mod land;
 mod location;
 mod log;
 mod patience;
