@@ -48,6 +48,14 @@ mod commit_test;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod foreign_test;
+#[cfg(test)]
+mod land_test;
+#[cfg(test)]
+mod park_test;
+#[cfg(test)]
+mod scripted_store;
+#[cfg(test)]
 mod table_test;
 #[cfg(test)]
 mod writer_test;
