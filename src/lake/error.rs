@@ -191,6 +191,16 @@ pub enum LakeError {
         /// The rule that is broken, and where.
         reason: String,
     },
+    /// A record of lakebed beside the tables cannot be read.
+    #[error(
+        "the record at {location} cannot be read: {reason}; restore it, because without it nobody can tell whether changes are missing"
+    )]
+    Record {
+        /// The folder's URL.
+        location: String,
+        /// Which object, and what is wrong with it.
+        reason: String,
+    },
     /// A batch does not have the table's columns.
     #[error("rows for the Delta table at {location} do not fit it: {reason}; this is a fault of lakebed, report it")]
     Batch {

@@ -231,7 +231,7 @@ async fn run_script(script: Vec<(Request, Fault)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn l2_any_faults_leave_each_commit_exactly_once_and_in_order(

@@ -41,12 +41,12 @@ async fn a_parked_table_keeps_its_position_and_takes_no_rows() {
 async fn a_parked_table_opens_whatever_became_of_its_schema_but_not_for_another_pipeline() {
     let lake = Lake::new();
     create(&lake).await.park(lsn(1), &Patience::none()).await.unwrap();
-    let upgrade = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7}}"#;
-    lake.foreign_entry(2, &[upgrade]);
-    assert_eq!(open(&lake, &other_shape()).await.unwrap().parked(), Some(lsn(1)));
     let other = Progress { pipeline: "second".to_owned(), ..progress() };
     let error = LakeTable::open(&lake.location, PATH, &security_event(), &other).await.err().unwrap();
     assert!(matches!(error, LakeError::ForeignProgress { .. }), "{error}");
+    let upgrade = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7}}"#;
+    lake.foreign_entry(2, &[upgrade]);
+    assert_eq!(open(&lake, &other_shape()).await.unwrap().parked(), Some(lsn(1)));
 }
 
 #[tokio::test]
@@ -97,7 +97,12 @@ async fn a_table_whose_landing_failed_is_parked_and_a_late_attempt_does_not_pass
 async fn a_table_that_was_parked_meanwhile_takes_no_rows() {
     let lake = Lake::new();
     let mut table = create(&lake).await;
-    LakeTable::open_to_park(&lake.location, PATH, &progress()).await.unwrap().park(lsn(7), &Patience::none()).await.unwrap();
+    LakeTable::open_to_park(&lake.location, PATH, &progress())
+        .await
+        .unwrap()
+        .park(lsn(7), &Patience::none())
+        .await
+        .unwrap();
     let error = table.commit(&[imaginary_file(&lake, 1)], lsn(20)).await.unwrap_err();
     assert!(matches!(error, LakeError::Parked { since, .. } if since == lsn(7)), "{error}");
 }
