@@ -20,11 +20,13 @@ mod follow;
 mod governor;
 mod land;
 mod limits;
+mod lineage;
 mod routes;
 mod start;
 mod transaction;
 
 pub use error::PipelineError;
+pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
 pub use start::{start, table_rules};
 
 use crate::ops::tasks::{StageFailure, Stages};
