@@ -23,11 +23,13 @@ mod limits;
 mod lineage;
 mod routes;
 mod start;
+mod supervise;
 mod transaction;
 
 pub use error::PipelineError;
 pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
 pub use start::{start, table_rules};
+pub use supervise::supervise;
 
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;
