@@ -14,6 +14,7 @@
 mod connection;
 mod control;
 mod equality;
+mod faults;
 mod house;
 mod refusals;
 mod restart;
