@@ -18,5 +18,6 @@ mod faults;
 mod house;
 mod refusals;
 mod restart;
+mod supervision;
 mod support;
 mod verbs;

@@ -128,8 +128,15 @@ impl Attempts {
             PipelineError::StagePanicked { .. } => false,
             error => error.retry_class() == RetryClass::Transient,
         };
-        let patient = self.until != Until::CaughtUp || now.duration_since(self.progress) < CATCH_UP_PATIENCE;
-        (worth_it && patient).then(|| self.backoff.next(jitter))
+        if !worth_it {
+            return None;
+        }
+        let patience = match self.until {
+            Until::Signalled => Duration::MAX,
+            Until::CaughtUp => CATCH_UP_PATIENCE.saturating_sub(now.duration_since(self.progress)),
+        };
+        // The last attempt is made when patience ends, and not before.
+        (patience > Duration::ZERO).then(|| self.backoff.next(jitter).min(patience))
     }
 }
 
@@ -180,6 +187,9 @@ mod tests {
         for (until, patient) in [(Until::CaughtUp, false), (Until::Signalled, true)] {
             let mut attempts = Attempts::new(until, begun);
             assert!(attempts.failed(&lost(), begun + CATCH_UP_PATIENCE / 2, 1.0).is_some());
+            let shortly_before = begun + CATCH_UP_PATIENCE - Duration::from_millis(1);
+            let last = attempts.failed(&lost(), shortly_before, 1.0).unwrap();
+            assert_eq!(last > Duration::from_millis(1), patient, "the last attempt is at the end of patience");
             assert_eq!(attempts.failed(&lost(), begun + CATCH_UP_PATIENCE, 1.0).is_some(), patient);
         }
     }
