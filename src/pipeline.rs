@@ -38,7 +38,9 @@ mod transaction;
 
 pub use error::PipelineError;
 pub use ends::table_rules;
+pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
 pub use start::start;
+pub use supervise::supervise;
 
 use crate::ops::tasks::{StageFailure, Stages};
 use tokio::sync::watch;
@@ -66,7 +68,8 @@ pub struct Totals {
 pub struct Running {
     stages: Stages<PipelineError>,
     stop: watch::Sender<bool>,
-    give_up: watch::Sender<bool>,
+    /// Who waits for a store waits as long as this value lives.
+    _patience: watch::Sender<bool>,
     totals: watch::Receiver<Totals>,
     /// The first failure that is a reason and not its consequence; kept here so that [`Running::ended`] is cancel-safe.
     failure: Option<PipelineError>,
@@ -76,16 +79,6 @@ impl Running {
     /// Asks the stages to flush, acknowledge and end. [`Self::ended`] says when they have.
     pub fn request_stop(&self) {
         self.stop.send_replace(true);
-    }
-
-    /// Ends the waiting for a store that does not answer. What it did not take was not acknowledged.
-    pub fn give_up(&self) {
-        self.give_up.send_replace(true);
-    }
-
-    /// What was done so far.
-    pub fn totals(&self) -> Totals {
-        *self.totals.borrow()
     }
 
     /// Waits until every stage has ended, and returns what was done or why it failed. Cancel-safe: call it again.

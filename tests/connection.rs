@@ -1,14 +1,13 @@
 //! Connections against a real PostgreSQL: every way to authenticate, every definite error, and the stream with its
 //! feedback.
 
+use crate::support::proxy::{Direction, Flow, Proxy};
 use lakebed::base::{Classify, Lsn, RetryClass};
 use lakebed::connect::{self, ConnectError, Settings};
 use lakebed::wal::{ReplicationConnection, ReplicationStream, StreamOptions, WalError, WalFrame};
-use proxy::{Line, Proxy};
 use server::Server;
 use std::time::Duration;
 
-mod proxy;
 mod replication;
 mod server;
 
@@ -327,8 +326,8 @@ async fn a_silent_or_cut_line_is_a_transient_error() {
     let url = format!("postgresql://scram_role:secret@127.0.0.1:{}/postgres?sslmode=disable", proxy.port);
     let settings = Settings::from_url(&url).unwrap();
     let control = connect::control(&direct).await.unwrap();
-    for (line, silent) in [(Line::Silent, true), (Line::Cut, false)] {
-        proxy.set(Line::Open);
+    for silent in [true, false] {
+        proxy.pass();
         let impatient = StreamOptions { receive_timeout: Duration::from_secs(2), ..options("lines") };
         let mut stream = started(&settings, impatient).await.unwrap();
         // An idle server is asked in time, so an open line lives longer than the timeout.
@@ -336,7 +335,11 @@ async fn a_silent_or_cut_line_is_a_transient_error() {
         while since.elapsed() < Duration::from_secs(4) {
             assert!(stream.next().await.unwrap().is_some());
         }
-        proxy.set(line);
+        if silent {
+            proxy.set(Direction::ToClient, Flow::Stall);
+        } else {
+            proxy.cut();
+        }
         let error = failure(&mut stream).await;
         assert_eq!(error.retry_class(), RetryClass::Transient);
         assert_eq!(matches!(error, WalError::Silent { .. }), silent, "{error}");

@@ -14,8 +14,10 @@
 mod connection;
 mod control;
 mod equality;
+mod faults;
 mod house;
 mod refusals;
 mod restart;
+mod supervision;
 mod support;
 mod verbs;

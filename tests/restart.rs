@@ -169,23 +169,6 @@ async fn w1_nothing_is_acknowledged_into_a_table_that_was_moved_away() {
     site.cluster.stop().await;
 }
 
-/// The server goes away under a running pipeline: one line, and a later start takes up where it was.
-#[tokio::test]
-async fn a_lost_server_ends_the_process_and_a_later_start_goes_on() {
-    let mut site = Site::small().await;
-    site.init().await;
-    site.insert_events(5, 1).await;
-    let run = site.start_run();
-    wait_until_acknowledged(&site).await;
-    site.cluster.kill_immediately().await;
-    run.ended().await.refused(1, &["PostgreSQL"]);
-    site.cluster.restart().await.unwrap();
-    site.insert_events(5, 1).await;
-    site.run_until_caught_up().await;
-    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 10);
-    site.cluster.stop().await;
-}
-
 /// B1, and freshness: rows that were committed before a long transaction do not wait for its end, and no part of it is seen.
 #[tokio::test]
 async fn b1_a_large_transaction_is_seen_whole_and_holds_nobody_up() {

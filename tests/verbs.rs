@@ -226,8 +226,11 @@ async fn a_missing_lake_names_the_verb_that_makes_it() {
     let (pipeline, lake) = (folder.path().join("pipeline.toml"), folder.path().join("lake"));
     let text = PipelineText {
         url: format!("postgresql://{NAME}@127.0.0.1:1/{DATABASE}"),
+        slot: NAME.to_owned(),
         lake: format!("file://{}", lake.display()),
+        options: Vec::new(),
         max_age: "1s",
+        memory_limit: None,
         tables: vec![("public.security_event".to_owned(), "created_at".to_owned(), "day")],
     };
     std::fs::write(&pipeline, text.render()).unwrap();

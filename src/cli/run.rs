@@ -4,7 +4,16 @@ use super::Exit;
 use crate::config::Pipeline;
 use crate::ops::shutdown::Signals;
 use crate::pipeline::{self, Until};
-use anyhow::Context;
+use anyhow::{Context, bail};
+use std::future::pending;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// After a signal, the last flush gets so long. What supervises a process (systemd, Kubernetes) kills it after 30 to 90 s, without a
+/// word about why.
+const STOP_WITHIN: Duration = Duration::from_secs(25);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -14,31 +23,41 @@ pub(super) struct RunArgs {
     until_caught_up: bool,
 }
 
-/// Runs the pipeline. SIGTERM and SIGINT flush, acknowledge and end with code 0; a second one ends at once with code 1.
+/// Runs the pipeline; transient failures are tried again. SIGTERM and SIGINT flush, acknowledge and end with code 0. A second signal
+/// ends at once with code 1, and so does a flush that is not done 25 s after the first.
 pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Signalled };
-    let mut running = tokio::select! {
-        started = pipeline::start(pipeline, until) => started?,
-        signal = signals.next() => {
-            tracing::info!(signal, "stopped before the stream began");
-            return Ok(Exit::Done);
-        }
-    };
-    let mut asked = false;
+    let (stop, stopped) = watch::channel(false);
+    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped));
+    let mut give_up: Option<Instant> = None;
     loop {
         tokio::select! {
-            ended = running.ended() => {
+            ended = &mut supervised => {
                 let totals = ended?;
                 tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
                 return Ok(Exit::Done);
             }
             signal = signals.next() => {
-                anyhow::ensure!(!asked, "stopped at once by a second {signal}: what was not acknowledged is sent again at the next start");
-                asked = true;
+                if give_up.is_some() {
+                    bail!("stopped at once by a second {signal}: what was not acknowledged is sent again at the next start");
+                }
+                give_up = Some(Instant::now() + STOP_WITHIN);
                 tracing::info!(signal, "flushing and acknowledging before the end");
-                running.request_stop();
+                stop.send_replace(true);
             }
+            () = until_then(give_up) => bail!(
+                "the last flush was not done {} s after the signal (is the store or PostgreSQL not answering?): nothing acknowledged is \
+                 lost, and what was not acknowledged is sent again at the next start",
+                STOP_WITHIN.as_secs()
+            ),
         }
+    }
+}
+
+async fn until_then(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }

@@ -1,5 +1,9 @@
 //! A throw-away PostgreSQL: made in a folder of its own, run as a direct child, gone when dropped.
 
+mod copy;
+
+pub use copy::CopyKind;
+
 use super::DemoError;
 use super::connection::Connection;
 use super::postmaster::Postmaster;
@@ -62,6 +66,8 @@ pub struct Cluster {
     account: Account,
     port: u16,
     password: String,
+    /// What it was made with; a copy starts with the same.
+    options: ClusterOptions,
 }
 
 impl Cluster {
@@ -92,7 +98,8 @@ impl Cluster {
             directory.copy_tls(tls, account)?;
         }
         let server = options.server.clone();
-        let mut cluster = Cluster { postmaster: None, directory, server, account, port: 0, password };
+        let mut cluster =
+            Cluster { postmaster: None, directory, server, account, port: 0, password, options: options.clone() };
         cluster.start_on_a_free_port(&options).await?;
         Ok(cluster)
     }

@@ -2,7 +2,7 @@
 //! benches measure.
 //!
 //! Nothing here is a mock. [`Cluster`] makes a real server in a folder of its own and takes both away again, however the
-//! program ends; [`customer`] puts the identity provider's tables into it with the real pg_partman and pg_cron;
+//! program ends, and copies of it that stand by or were restored; [`customer`] puts the identity provider's tables into it with the real pg_partman and pg_cron;
 //! [`generator`] makes its rows, the awkward ones included; [`load`] writes them the way the application does; [`tour`] is
 //! the demo verb, which drives the other verbs as child processes, exactly as a person would.
 //!
@@ -23,7 +23,7 @@ mod server;
 mod signal;
 pub mod tour;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, CopyKind};
 pub use connection::Connection;
 pub use error::DemoError;
 pub use server::{ServerKind, TlsFiles};

@@ -53,6 +53,7 @@ mod acknowledgement_test;
 mod commit_test;
 #[cfg(test)]
 mod failing_store;
+#[cfg(test)]
 mod finding_test;
 #[cfg(test)]
 mod fixtures;

@@ -60,10 +60,6 @@ pub enum PipelineError {
     )]
     FurtherRefused { at: Lsn },
     #[error(
-        "the end was asked for, and the store did not take what was left within {seconds} s: start lakebed again when it is back, nothing unacknowledged is lost"
-    )]
-    GivenUp { seconds: u64 },
-    #[error(
         "the server sent rows of {table}, which publication \"{publication}\" did not name when the pipeline started, in the transaction that commits at WAL position {at}: if it is a partition, the publication lacks publish_via_partition_root, and if it is new, restart lakebed; nothing was acknowledged from there on"
     )]
     UnknownRelation { table: TableName, publication: String, at: Lsn },

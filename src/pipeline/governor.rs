@@ -195,7 +195,7 @@ impl News {
         match self {
             Self::Worsened | Self::Halved => tracing::warn!(
                 slot,
-                level,
+                headroom = level,
                 wal_status,
                 safe_wal_bytes,
                 retained_bytes,
@@ -204,7 +204,7 @@ impl News {
             ),
             Self::Recovered => tracing::info!(
                 slot,
-                level,
+                headroom = level,
                 wal_status,
                 safe_wal_bytes,
                 retained_bytes,

@@ -64,6 +64,25 @@ pub(super) struct Witness {
     pub(super) timeline: u32,
 }
 
+impl Witness {
+    /// Notes in the lake that everything before `at` may be acknowledged, and how far each table is.
+    pub(super) async fn note(
+        &mut self,
+        at: Lsn,
+        tables: &[Landing],
+        patience: &Patience,
+    ) -> Result<(), PipelineError> {
+        let record = Acknowledgement {
+            system_identifier: self.system_identifier.clone(),
+            timeline: self.timeline,
+            acknowledged: at,
+            tables: tables.iter().map(|landing| (landing.name(), landing.recorded())).collect(),
+            recorded_at: chrono::Utc::now(),
+        };
+        Ok(self.records.write(&record, patience).await?)
+    }
+}
+
 /// The stage and its connections.
 pub(super) struct Land {
     pub(super) location: LakeLocation,
@@ -164,14 +183,7 @@ impl Land {
 
     /// Everything that commits before `at` is in the lake: the lake notes it, then the server may forget it (W1, W2).
     async fn acknowledge(&mut self, at: Lsn) -> Result<(), PipelineError> {
-        let record = Acknowledgement {
-            system_identifier: self.witness.system_identifier.clone(),
-            timeline: self.witness.timeline,
-            acknowledged: at,
-            tables: self.tables.iter().map(|landing| (landing.name(), landing.recorded())).collect(),
-            recorded_at: chrono::Utc::now(),
-        };
-        self.witness.records.write(&record, &self.patience).await?;
+        self.witness.note(at, &self.tables, &self.patience).await?;
         fail_points::reach("land.before_acknowledgement");
         self.feedback.acknowledge(at);
         self.durable.send_replace(at);

@@ -70,10 +70,6 @@ impl Landing {
         self.table.parked().is_some()
     }
 
-    pub(super) fn lake_location(&self) -> &str {
-        self.table.location()
-    }
-
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty
     }
@@ -169,9 +165,9 @@ impl Landing {
         self.joined.extend(self.writer.finish().await?);
         let rows = self.joined.iter().map(StagedFile::rows).sum();
         self.table.land(&self.joined, at, &self.patience).await?;
-        self.writer.committed(self.table.version()).await;
+        self.writer.committed(&self.table).await;
         for mut writer in self.finished.drain(..) {
-            writer.committed(self.table.version()).await;
+            writer.committed(&self.table).await;
         }
         self.joined.clear();
         self.dirty = false;
@@ -218,8 +214,8 @@ impl Landing {
         }
         self.tidied = true;
         match remove_orphans(&self.table).await {
-            Ok(report) if report.files_removed > 0 => {
-                tracing::info!(table = %self.name, files = report.files_removed, "removed files of an earlier process that no commit names");
+            Ok(report) if !report.is_empty() => {
+                tracing::info!(table = %self.name, files = report.files, bytes = report.bytes, "removed files of an earlier process that no commit names");
             }
             Ok(_) => {}
             Err(error) => tracing::info!(table = %self.name, %error, "files of an earlier process are looked for at the next start"),

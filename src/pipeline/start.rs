@@ -7,7 +7,7 @@ use super::in_progress::InProgress;
 use super::land::{Land, Witness};
 use super::landing::Landing;
 use super::limits::{LAND_QUEUE_COMMANDS, Limits};
-use super::lineage;
+use super::lineage::{Descent, Lineage, Recorded, TableMark, judge};
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
@@ -48,9 +48,14 @@ impl Words {
         }
     }
 
+    /// How long the pipeline itself waits for a store that fails.
+    fn landing_patience(&self) -> Patience {
+        Patience::until(self.give_up.1.clone())
+    }
+
     /// How long a table's landing waits for a store that fails; a shorter time for one that may be parked instead.
     fn patience(&self, section: &TableSection) -> Patience {
-        let patience = Patience::until(self.give_up.1.clone());
+        let patience = self.landing_patience();
         match section.on_error {
             OnError::Park => patience.unless_hurried(self.critical.1.clone()),
             OnError::Stop => patience,
@@ -79,14 +84,19 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     let landings =
         ends::open_lake(pipeline, &location, &source.tables, &system.system_identifier, limits, &patience).await?;
     let (records, record) = Acknowledgements::open(&location, &pipeline.source.slot).await?;
-    is_the_lakes_own_past(&mut connection, &system, &slot, record, &landings).await?;
+    let descent = is_the_lakes_own_past(&mut connection, &system, &slot, record.as_ref(), &landings).await?;
+    let mut witness = Witness { records, system_identifier: system.system_identifier, timeline: system.timeline };
+    if let Descent::Switched { from, switched_at } = descent {
+        tracing::info!(from, timeline = witness.timeline, switched_at = %switched_at, "the server writes a new timeline, which goes on where the lake ends");
+        let acknowledged = record.map_or(Lsn::ZERO, |record| record.acknowledged);
+        witness.note(acknowledged, &landings, &words.landing_patience()).await?;
+    }
     let skips = skips(&location, &pipeline.source.slot).await?;
     let stream = follow_from(connection, pipeline, &source, limits).await?;
     let marker = match until {
         Until::Signalled => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
-    let witness = Witness { records, system_identifier: system.system_identifier, timeline: system.timeline };
     let running = wire(pipeline, settings, location, source, landings, stream, marker, skips, witness, limits, words);
     tracing::info!(slot = pipeline.source.slot, tables = pipeline.tables.len(), "following");
     Ok(running)
@@ -97,32 +107,32 @@ async fn is_the_lakes_own_past(
     connection: &mut ReplicationConnection,
     system: &SystemIdentity,
     slot: &SlotFacts,
-    record: Option<Acknowledgement>,
+    record: Option<&Acknowledgement>,
     landings: &[Landing],
-) -> Result<(), PipelineError> {
+) -> Result<Descent, PipelineError> {
     let history = connection.timeline_history(system.timeline).await?;
-    let present = lineage::Lineage {
+    let present = Lineage {
         system_identifier: system.system_identifier.clone(),
         timeline: system.timeline,
         flushed: system.flushed,
         history,
     };
-    let recorded = record.map(|record| lineage::Recorded {
-        system_identifier: record.system_identifier,
+    let recorded = record.map(|record| Recorded {
+        system_identifier: record.system_identifier.clone(),
         timeline: record.timeline,
         acknowledged: record.acknowledged,
-        tables: record.tables,
+        tables: record.tables.clone(),
     });
-    let tables: Vec<lineage::TableStand> = landings
+    let tables: Vec<TableMark> = landings
         .iter()
-        .map(|landing| lineage::TableStand {
+        .map(|landing| TableMark {
             table: landing.name(),
-            location: landing.lake_location().to_owned(),
             recorded: landing.recorded(),
             parked: landing.is_parked(),
         })
         .collect();
-    Ok(lineage::judge(&present, &slot.name, slot.confirmed, recorded.as_ref(), &tables)?)
+    let confirmed = slot.confirmed.unwrap_or(Lsn::ZERO);
+    Ok(judge(&present, (&slot.name, confirmed), recorded.as_ref(), &tables)?)
 }
 
 async fn skips(location: &LakeLocation, slot: &str) -> Result<Skips, PipelineError> {
@@ -221,7 +231,7 @@ fn wire(
     stages.start("follow", follow.run(stream));
     stages.start("land", land.run());
     stages.start("governor", governor.run());
-    Running { stages, stop: words.stop.0, give_up: words.give_up.0, totals: totals_out, failure: None }
+    Running { stages, stop: words.stop.0, _patience: words.give_up.0, totals: totals_out, failure: None }
 }
 
 /// Writes our own message into the WAL. It is not transactional, so it stands behind everything committed before and needs

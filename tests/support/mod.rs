@@ -1,10 +1,15 @@
 //! A site: a real PostgreSQL of its own with the customer's tables, a lake folder, a pipeline file, and the real binary.
 
+pub mod files;
+mod lane;
 mod process;
+pub mod proxy;
 mod reader;
+pub mod s3;
 
-pub use process::{Finished, RunningRun, lakebed};
-pub use reader::{assert_lake_equals_source, lake_rows};
+pub use lane::Lane;
+pub use process::{Finished, RunningRun, complaints, lakebed};
+pub use reader::{assert_lake_equals_source, compare, lake_rows};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
@@ -30,17 +35,33 @@ pub struct Site {
 #[derive(Clone, Debug)]
 pub struct PipelineText {
     pub url: String,
+    pub slot: String,
     pub lake: String,
+    /// Of the lake's store.
+    pub options: Vec<(String, String)>,
     pub max_age: &'static str,
+    /// None: the default.
+    pub memory_limit: Option<&'static str>,
     pub tables: Vec<(String, String, &'static str)>,
 }
 
 impl PipelineText {
     pub fn render(&self) -> String {
+        let Self { url, slot, lake, max_age, .. } = self;
         let mut text = format!(
-            "[source]\nurl = \"{}\"\nslot = \"{NAME}\"\npublication = \"{NAME}\"\n\n[lake]\nurl = \"{}\"\n\n[buffer]\nmax_age = \"{}\"\n\n[query]\ndatabase = \"idp_archive\"\n",
-            self.url, self.lake, self.max_age
+            "[source]\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{NAME}\"\n\n[lake]\nurl = \"{lake}\"\n\n"
         );
+        if !self.options.is_empty() {
+            text.push_str("[lake.options]\n");
+        }
+        for (name, value) in &self.options {
+            text.push_str(&format!("{name} = \"{value}\"\n"));
+        }
+        text.push_str(&format!("[buffer]\nmax_age = \"{max_age}\"\n"));
+        if let Some(limit) = self.memory_limit {
+            text.push_str(&format!("memory_limit = \"{limit}\"\n"));
+        }
+        text.push_str("\n[query]\ndatabase = \"idp_archive\"\n");
         for (name, column, by) in &self.tables {
             text.push_str(&format!(
                 "\n[[table]]\nname = \"{name}\"\npartition_column = \"{column}\"\npartition_by = \"{by}\"\n"
@@ -94,8 +115,11 @@ impl Site {
         let daily = |name: &str| (format!("public.{name}"), "created_at".to_owned(), "day");
         PipelineText {
             url: self.url(),
+            slot: NAME.to_owned(),
             lake: format!("file://{}", self.lake().display()),
+            options: Vec::new(),
             max_age: "300ms",
+            memory_limit: None,
             tables: vec![daily("security_event"), daily("security_event_hook_results")],
         }
     }

@@ -1,41 +1,54 @@
 //! The real binary as a child process.
 
 use super::PASSWORD;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
+
+const FAIL_POINTS: &str = "LAKEBED_FAIL_POINTS";
 
 /// How one verb ended.
 pub struct Finished {
     pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
     shown: String,
+    allowed: Vec<String>,
 }
 
 impl Finished {
-    fn new(arguments: &[&str], output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let finished = Self {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-            shown: arguments.first().copied().unwrap_or_default().to_owned(),
-        };
+    fn new(shown: &str, status: ExitStatus, stdout: String, stderr: String) -> Self {
+        let (code, signal, shown) = (status.code(), status.signal(), shown.to_owned());
+        let finished = Self { code, signal, stdout, stderr, shown, allowed: Vec::new() };
         for printed in [&finished.stdout, &finished.stderr] {
             assert!(!printed.contains(PASSWORD), "the password was printed by {}", finished.shown);
+            assert!(!printed.contains("panicked"), "{}: {printed}", finished.shown);
         }
         finished
     }
 
-    #[track_caller]
-    pub fn succeeded(self) -> Self {
-        assert_eq!(self.code, Some(0), "{} failed:\n{}\n{}", self.shown, self.stdout, self.stderr);
+    /// A WARN or ERROR line that contains any of these is expected.
+    #[must_use]
+    pub fn allowing(mut self, words: &[&str]) -> Self {
+        self.allowed.extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
-    /// Refused with this code and exactly one `lakebed: …` line, which holds every one of `words`. Log lines may precede it.
+    /// Code 0, and nothing that an operator would have to look at.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert_eq!(self.code, Some(0), "{} failed:\n{}\n{}", self.shown, self.stdout, self.stderr);
+        self.as_quiet_as_allowed()
+    }
+
+    /// Refused with this code and exactly one `lakebed: …` line, which holds every one of `words`. Log lines may precede it; a
+    /// warning among them has to be allowed.
     #[track_caller]
     pub fn refused(self, code: i32, words: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{}:\n{}\n{}", self.shown, self.stdout, self.stderr);
@@ -44,41 +57,101 @@ impl Finished {
         for word in words {
             assert!(lines[0].contains(word), "{word:?} is not in: {}", lines[0]);
         }
-        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self.as_quiet_as_allowed()
+    }
+
+    /// Ended by SIGKILL, whoever sent it.
+    #[track_caller]
+    pub fn killed(self) -> Self {
+        assert_eq!(self.signal, Some(libc::SIGKILL), "{}: code {:?}\n{}", self.shown, self.code, self.stderr);
+        self.as_quiet_as_allowed()
+    }
+
+    #[track_caller]
+    fn as_quiet_as_allowed(self) -> Self {
+        let unexpected: Vec<&str> = complaints(&self.stderr)
+            .filter(|line| !self.allowed.iter().any(|word| line.contains(word.as_str())))
+            .collect();
+        assert!(unexpected.is_empty(), "{} logged what nobody expected:\n{}", self.shown, unexpected.join("\n"));
         self
     }
+}
+
+/// The lines of a log at the levels WARN and ERROR; logs are JSON here because nobody looks at a terminal.
+pub fn complaints(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter(|line| {
+        let parsed = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
+        matches!(parsed["level"].as_str(), Some("WARN" | "ERROR"))
+    })
 }
 
 fn command(pipeline: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakebed"));
     command.args(arguments).arg("--pipeline").arg(pipeline);
-    // Nothing of the machine's own libpq set-up may reach a test.
-    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name.starts_with("LAKEBED_")) {
+    // Nothing of the machine's own libpq or cloud set-up may reach a test.
+    let ours = |name: &str| ["PG", "LAKEBED_", "AWS_"].iter().any(|prefix| name.starts_with(prefix));
+    for (variable, _) in std::env::vars().filter(|(name, _)| ours(name)) {
         command.env_remove(variable);
     }
     command.env_remove("RUST_LOG");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
 /// Runs one verb to its end.
 pub async fn lakebed(pipeline: &Path, arguments: &[&str]) -> Finished {
-    let output = tokio::time::timeout(Duration::from_secs(300), command(pipeline, arguments).output()).await;
-    Finished::new(arguments, output.unwrap_or_else(|_| panic!("{arguments:?} did not end")).unwrap())
+    RunningRun::spawn(command(pipeline, arguments), arguments.first().copied().unwrap_or_default())
+        .finished(Duration::from_secs(300))
+        .await
 }
 
 /// A `lakebed run` that goes on. Killed when dropped.
 pub struct RunningRun {
     child: Child,
+    shown: String,
+    stdout: File,
+    stderr: File,
+    allowed: Vec<String>,
 }
 
 impl RunningRun {
     pub fn start(pipeline: &Path) -> Self {
-        Self { child: command(pipeline, &["run"]).spawn().unwrap() }
+        Self::spawn(command(pipeline, &["run"]), "run")
+    }
+
+    /// Starts it so that it kills itself at a fail point.
+    pub fn start_dying_at(pipeline: &Path, fail_point: &str) -> Self {
+        let mut command = command(pipeline, &["run"]);
+        command.env(FAIL_POINTS, fail_point);
+        Self::spawn(command, &format!("run until {fail_point}"))
+    }
+
+    /// What it prints goes to files without a name: a pipe that nobody reads would stop it.
+    fn spawn(mut command: Command, shown: &str) -> Self {
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+        Self { child: command.spawn().unwrap(), shown: shown.to_owned(), stdout, stderr, allowed: Vec::new() }
+    }
+
+    /// A WARN or ERROR line that contains any of these is expected.
+    #[must_use]
+    pub fn allowing(mut self, words: &[&str]) -> Self {
+        self.allowed.extend(words.iter().map(|&word| word.to_owned()));
+        self
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        text_of(&self.stderr)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Sends a signal by name (`TERM`, `INT`, `KILL`, `STOP`, `CONT`).
@@ -87,9 +160,30 @@ impl RunningRun {
         assert!(sent.success());
     }
 
-    /// Waits for its end.
-    pub async fn ended(self) -> Finished {
-        let output = tokio::time::timeout(Duration::from_secs(60), self.child.wait_with_output()).await;
-        Finished::new(&["run"], output.expect("run did not end").unwrap())
+    /// The most memory that it has had resident, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
+
+    /// Waits for its end. Unless it failed, nothing may have been logged that was not allowed.
+    pub async fn ended(self) -> Finished {
+        let finished = self.finished(Duration::from_secs(60)).await;
+        if finished.code.is_none_or(|code| code == 0) { finished.as_quiet_as_allowed() } else { finished }
+    }
+
+    async fn finished(mut self, patience: Duration) -> Finished {
+        let status = tokio::time::timeout(patience, self.child.wait()).await;
+        let (stdout, stderr) = (text_of(&self.stdout), text_of(&self.stderr));
+        let status = status.unwrap_or_else(|_| panic!("{} did not end:\n{stderr}", self.shown)).unwrap();
+        Finished { allowed: self.allowed, ..Finished::new(&self.shown, status, stdout, stderr) }
+    }
+}
+
+/// Read at positions of its own: the child writes where the shared offset stands.
+fn text_of(file: &File) -> String {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8(bytes).unwrap()
 }

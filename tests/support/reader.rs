@@ -1,7 +1,10 @@
 //! What the lake holds, as a reader that is not ours sees it.
 
 use super::{DATABASE, Site};
-use std::process::Command;
+use lakebed::demo::Cluster;
+use std::path::Path;
+use std::process::Stdio;
+use tokio::process::Command;
 
 /// The Python with DuckDB; `scripts/test` names it.
 fn python() -> String {
@@ -10,8 +13,24 @@ fn python() -> String {
 
 /// Panics unless table and lake are equal row by row and column by column; the number of rows otherwise.
 pub async fn assert_lake_equals_source(site: &Site, table: &str, partition_column: &str, partition_by: &str) -> u64 {
-    let columns = site
-        .value(&format!(
+    let folder = site.lake().join(table.rsplit('.').next().unwrap());
+    compare(&site.cluster, site.folder(), &folder, table, (partition_column, partition_by))
+        .await
+        .unwrap_or_else(|difference| panic!("{table}: {difference}"))
+}
+
+/// Compares a table of [`DATABASE`] with the Delta table in a folder, row by row and column by column: the number of rows, or the
+/// first difference. `scratch` holds the export meanwhile; `partition` is the column and its unit.
+pub async fn compare(
+    cluster: &Cluster,
+    scratch: &Path,
+    folder: &Path,
+    table: &str,
+    partition: (&str, &str),
+) -> Result<u64, String> {
+    let columns = value(
+        cluster,
+        &format!(
             "WITH RECURSIVE base (attnum, attname, type, modifier) AS (
                  SELECT attnum, attname, atttypid, atttypmod FROM pg_attribute
                  WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
@@ -19,52 +38,59 @@ pub async fn assert_lake_equals_source(site: &Site, table: &str, partition_colum
                  SELECT attnum, attname, t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype = 'd')
              SELECT json_agg(json_build_array(attname, format_type(type, modifier)) ORDER BY attnum)::text
              FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype <> 'd'"
-        ))
-        .await;
-    let key = site
-        .value(&format!(
+        ),
+    )
+    .await;
+    let key = value(
+        cluster,
+        &format!(
             "SELECT string_agg(a.attname, ',' ORDER BY k.place) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
              JOIN pg_attribute a ON a.attnum = k.number WHERE i.indrelid = '{table}'::regclass AND i.indisprimary AND a.attrelid = i.indrelid"
-        ))
-        .await;
-    let folder = table.rsplit('.').next().unwrap();
-    let export = site.folder().join(format!("{folder}.csv"));
-    export_table(site, table, &export);
+        ),
+    )
+    .await;
+    let export = scratch.join(format!("{table}-{}.csv", rand::random::<u32>()));
+    export_table(cluster, table, &export).await;
     let output = Command::new(python())
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/compare.py"))
-        .arg(site.lake().join(folder))
+        .arg(folder)
         .arg(&export)
-        .args([
-            "--columns",
-            &columns,
-            "--key",
-            &key,
-            "--partition-column",
-            partition_column,
-            "--partition-by",
-            partition_by,
-        ])
+        .args(["--columns", &columns, "--key", &key])
+        .args(["--partition-column", partition.0, "--partition-by", partition.1])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
+        .await
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{table}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(format!("{printed}{}", String::from_utf8_lossy(&output.stderr)));
+    }
     std::fs::remove_file(export).unwrap();
     let rows = printed.trim().strip_prefix("equal rows=").and_then(|rest| rest.split(' ').next());
-    rows.unwrap().parse().unwrap()
+    Ok(rows.unwrap().parse().unwrap())
+}
+
+/// The one value of a query.
+async fn value(cluster: &Cluster, sql: &str) -> String {
+    cluster.query(DATABASE, sql).await.unwrap().remove(0).remove(0).unwrap_or_default()
 }
 
 /// PostgreSQL's own export, in its own output text.
-fn export_table(site: &Site, table: &str, to: &std::path::Path) {
-    let psql = site.cluster.bin_dir().join("psql");
+async fn export_table(cluster: &Cluster, table: &str, to: &Path) {
+    let psql = cluster.bin_dir().join("psql");
     let psql = if psql.exists() { psql } else { "/usr/bin/psql".into() };
     let sql = format!("COPY (SELECT * FROM {table}) TO STDOUT (FORMAT csv)");
     let output = Command::new(psql)
         .args(["--no-psqlrc", "--quiet", "--output"])
         .arg(to)
         .args(["-c", &sql])
-        .arg(site.cluster.admin_url(DATABASE))
+        .arg(cluster.admin_url(DATABASE))
         .env("PGOPTIONS", "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c extra_float_digits=3")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
+        .await
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

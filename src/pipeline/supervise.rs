@@ -1,0 +1,196 @@
+//! Keeping a pipeline up: what fails transiently is started again, what fails definitely is the end, and a stop ends either.
+//!
+//! A lost connection to PostgreSQL takes the whole pipeline with it, by design: what was not acknowledged is sent again, so a start
+//! from nothing is the one way back that needs no thought about what was half done. The lake's own outages are not seen here: the
+//! landing stage waits them out while the stream goes on answering.
+
+use super::{PipelineError, Running, Totals, Until, start};
+use crate::base::{Backoff, Classify, RetryClass};
+use crate::config::Pipeline;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// The wait after the first failure, and the longest one.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A pipeline that lived so long has made progress, even if there was nothing to land.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+/// Until caught up, somebody waits for the end: so long without progress is an end, too.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Follows until the end that `until` names, or until `stop` becomes true (or its sender is gone), and returns what was done in all.
+///
+/// Transient failures, also of the first start (a sidecar boots before its database), are said with a WARN and tried again after a
+/// jittered wait of 0.5 s to 30 s, which starts anew once the stream has made progress. Until caught up, 60 s of them without progress
+/// are enough. A slot that somebody else holds when the first start looks is no such failure: one slot serves one consumer. A stop
+/// during a start or a wait ends at once; during a run, when everything whole has landed and is acknowledged.
+///
+/// Dropping the future ends every stage where it is; what was not acknowledged is sent again at the next start.
+///
+/// # Errors
+/// The first definite error; the last transient one when patience ends, or when a stop was asked for already.
+pub async fn supervise(
+    pipeline: &Pipeline,
+    until: Until,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Totals, PipelineError> {
+    let mut all = Totals::default();
+    let mut attempts = Attempts::new(until, Instant::now());
+    loop {
+        let started = tokio::select! {
+            started = Box::pin(start(pipeline, until)) => started,
+            () = asked(&mut stop) => {
+                tracing::info!("stopped before the stream began");
+                return Ok(all);
+            }
+        };
+        let error = match started {
+            Ok(running) => {
+                let began = Instant::now();
+                let (outcome, done) = run_to_end(running, &mut stop).await;
+                all = Totals { rows: all.rows + done.rows, flushes: all.flushes + done.flushes };
+                attempts.ran(began.elapsed(), done);
+                match outcome {
+                    Ok(()) => return Ok(all),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let Some(wait) = attempts.failed(&error, Instant::now(), rand::random()) else { return Err(error) };
+        if *stop.borrow() {
+            return Err(error);
+        }
+        tracing::warn!(%error, wait_seconds = wait.as_secs_f64(), "not following for now; starting again");
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = asked(&mut stop) => {
+                tracing::info!("stopped while waiting to start again");
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// Runs until every stage has ended. What was done counts even when it ends badly.
+async fn run_to_end(mut running: Running, stop: &mut watch::Receiver<bool>) -> (Result<(), PipelineError>, Totals) {
+    let totals = running.totals.clone();
+    let outcome = tokio::select! {
+        ended = running.ended() => Some(ended),
+        () = asked(stop) => None,
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            running.request_stop();
+            running.ended().await
+        }
+    };
+    let done = *totals.borrow();
+    (outcome.map(drop), done)
+}
+
+/// Whoever could ask and has gone, has asked.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Decides whether a failure is tried again, and when.
+#[derive(Debug)]
+struct Attempts {
+    until: Until,
+    backoff: Backoff,
+    /// The start, or the end of the last run that made progress.
+    progress: Instant,
+    /// Whether a pipeline has run at all: from then on, a held slot is likely still held by our own lost connection.
+    has_run: bool,
+}
+
+impl Attempts {
+    fn new(until: Until, now: Instant) -> Self {
+        Self { until, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), progress: now, has_run: false }
+    }
+
+    fn ran(&mut self, lived: Duration, done: Totals) {
+        self.has_run = true;
+        if done.flushes > 0 || lived >= SETTLED_AFTER {
+            self.progress = Instant::now();
+            self.backoff.reset();
+        }
+    }
+
+    /// The wait before the next attempt, or `None` when this was the last.
+    fn failed(&mut self, error: &PipelineError, now: Instant, jitter: f64) -> Option<Duration> {
+        let worth_it = match error {
+            PipelineError::SlotHeld { .. } => self.has_run,
+            // A defect of ours would only come again, unseen among the warnings.
+            PipelineError::StagePanicked { .. } => false,
+            error => error.retry_class() == RetryClass::Transient,
+        };
+        if !worth_it {
+            return None;
+        }
+        let patience = match self.until {
+            Until::Signalled => Duration::MAX,
+            Until::CaughtUp => CATCH_UP_PATIENCE.saturating_sub(now.duration_since(self.progress)),
+        };
+        // The last attempt is made when patience ends, and not before.
+        (patience > Duration::ZERO).then(|| self.backoff.next(jitter).min(patience))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> PipelineError {
+        PipelineError::ServerStopped
+    }
+
+    fn held() -> PipelineError {
+        PipelineError::SlotHeld { slot: "lakebed".to_owned(), holder: "process 7".to_owned() }
+    }
+
+    fn waits(attempts: &mut Attempts, times: usize) -> Vec<u128> {
+        let now = Instant::now();
+        (0..times).filter_map(|_| attempts.failed(&lost(), now, 1.0)).map(|wait| wait.as_millis()).collect()
+    }
+
+    #[tokio::test]
+    async fn waits_grow_until_the_stream_made_progress() {
+        let mut attempts = Attempts::new(Until::Signalled, Instant::now());
+        assert_eq!(waits(&mut attempts, 8), [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        attempts.ran(Duration::from_secs(1), Totals::default());
+        assert_eq!(waits(&mut attempts, 1), [30_000], "a start alone is no progress");
+        attempts.ran(Duration::from_secs(1), Totals { rows: 1, flushes: 1 });
+        assert_eq!(waits(&mut attempts, 1), [500]);
+        attempts.ran(SETTLED_AFTER, Totals::default());
+        assert_eq!(waits(&mut attempts, 1), [500]);
+    }
+
+    #[tokio::test]
+    async fn what_is_definite_is_not_tried_again() {
+        let mut attempts = Attempts::new(Until::Signalled, Instant::now());
+        let now = Instant::now();
+        let definite = PipelineError::SlotUnusable { problem: "lost".to_owned() };
+        assert_eq!(attempts.failed(&definite, now, 1.0), None);
+        assert_eq!(attempts.failed(&PipelineError::StagePanicked { stage: "land" }, now, 1.0), None);
+        assert_eq!(attempts.failed(&held(), now, 1.0), None, "another consumer");
+        attempts.ran(Duration::ZERO, Totals::default());
+        assert!(attempts.failed(&held(), now, 1.0).is_some(), "perhaps our own lost connection");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_end_does_not_wait_for_ever() {
+        let begun = Instant::now();
+        for (until, patient) in [(Until::CaughtUp, false), (Until::Signalled, true)] {
+            let mut attempts = Attempts::new(until, begun);
+            assert!(attempts.failed(&lost(), begun + CATCH_UP_PATIENCE / 2, 1.0).is_some());
+            let shortly_before = begun + CATCH_UP_PATIENCE - Duration::from_millis(1);
+            let last = attempts.failed(&lost(), shortly_before, 1.0).unwrap();
+            assert_eq!(last > Duration::from_millis(1), patient, "the last attempt is at the end of patience");
+            assert_eq!(attempts.failed(&lost(), begun + CATCH_UP_PATIENCE, 1.0).is_some(), patient);
+        }
+    }
+}

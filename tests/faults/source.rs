@@ -1,0 +1,1 @@
+//! PostgreSQL, or the line to it, fails under a running pipeline.
