@@ -37,6 +37,7 @@ mod log;
 mod open_file;
 mod patience;
 mod progress;
+mod rewrite;
 mod schema;
 mod staged;
 mod statistics;
@@ -50,6 +51,8 @@ mod commit_test;
 mod failing_store;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod rewrite_test;
 #[cfg(test)]
 mod table_test;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::ObjectStoreExt;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::parquet::errors::ParquetError;
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -118,6 +119,19 @@ impl Target {
         }
         waiting.worked(&self.location);
         Ok(())
+    }
+
+    /// A part of an object, for as long as the owner has patience.
+    pub(super) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, LakeError> {
+        let mut waiting = self.patience.begin();
+        let bytes = loop {
+            match self.store.get_range(path, range.clone()).await {
+                Ok(bytes) => break bytes,
+                Err(error) => waiting.wait_out(LakeError::store("read from", &self.location, &error)).await?,
+            }
+        };
+        waiting.worked(&self.location);
+        Ok(bytes)
     }
 
     /// The right to open an encoder that stands in no writer's account.

@@ -2,17 +2,20 @@
 
 use super::encoder::Encoding;
 use super::error::LakeError;
-use super::open_file::OpenFile;
+use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
+use super::rewrite::keep_live_rows;
 use super::staged::StagedFile;
 use super::table::LakeTable;
 use super::target::{Target, encode_error};
-use crate::base::Partition;
+use crate::base::{Partition, XidSet};
 use crate::buffer::PartitionBatch;
+use crate::ops::fail_points;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -43,6 +46,11 @@ impl Default for WriterOptions {
 
 /// Open files of one table, one per partition at most, and the files that were closed since the last [`Self::finish`].
 ///
+/// ```text
+/// write ─▶ open file (rows wait, then are encoded) ─▶ upload ─▶ staged ─┬─ finish ──────────▶ StagedFiles ─▶ commit
+///                                                                      └─ finish_without ─▶ (rewritten) ──┘
+/// ```
+///
 /// Not cancel-safe: after a dropped or failed call every further one fails, and [`Self::discard`] cleans up.
 pub struct TableWriter {
     target: Arc<Target>,
@@ -51,7 +59,10 @@ pub struct TableWriter {
     staged: Vec<StagedFile>,
     /// Everything whose upload began, to be removed by `discard`.
     uploads: Vec<Path>,
+    /// Uploaded files that others stand for, and that could not be removed yet.
+    superseded: Vec<Path>,
     broken: bool,
+    encode_from_bytes: usize,
 }
 
 impl TableWriter {
@@ -75,8 +86,14 @@ impl TableWriter {
     }
 
     fn on(target: Arc<Target>, options: WriterOptions) -> Self {
-        let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { target, options, open, staged, uploads, broken: false }
+        let (open, staged, uploads, superseded) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { target, options, open, staged, uploads, superseded, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }
+    }
+
+    /// Encodes smaller pieces than an ordinary writer does.
+    #[cfg(test)]
+    pub(super) fn encode_from(&mut self, bytes: usize) {
+        self.encode_from_bytes = bytes;
     }
 
     /// Adds the rows of one partition. Encoding runs beside the reactor; a file that is full is uploaded before this returns.
@@ -88,7 +105,7 @@ impl TableWriter {
         if batch.rows.num_rows() > 0 {
             let file = self.open.entry(partition).or_default();
             file.push(batch).map_err(|reason| self.target.unfit(reason.to_owned()))?;
-            if file.waiting_bytes() >= ENCODE_FROM_BYTES {
+            if file.waiting_bytes() >= self.encode_from_bytes {
                 self.encode(partition).await?;
             }
             self.keep_within_memory().await?;
@@ -117,9 +134,55 @@ impl TableWriter {
         Ok(true)
     }
 
-    /// Closes and uploads every open file; returns all files since the last call, in the order in which they were closed.
+    /// Closes and uploads every open file; returns all files since the last call. The files of a partition are in the order of
+    /// their rows' arrival.
     pub async fn finish(&mut self) -> Result<Vec<StagedFile>, LakeError> {
         self.begin()?;
+        self.close_all().await?;
+        Ok(self.hand_over())
+    }
+
+    /// [`Self::finish`] for a transaction some of whose subtransactions were rolled back: their rows are left out. Only uploaded
+    /// files that hold such rows are read and written again, one at a time; one without any other row vanishes.
+    pub async fn finish_without(&mut self, aborted: &XidSet) -> Result<Vec<StagedFile>, LakeError> {
+        if aborted.is_empty() {
+            return self.finish().await;
+        }
+        self.begin()?;
+        self.drop_waiting(aborted).await?;
+        self.close_all().await?;
+        for file in std::mem::take(&mut self.staged) {
+            let live = file.xids.as_ref().filter(|xids| xids.touches(aborted)).map(|xids| xids.live(aborted));
+            match live {
+                None => self.staged.push(file),
+                Some(live) => self.replace(file, &live).await?,
+            }
+        }
+        Ok(self.hand_over())
+    }
+
+    /// Gives up: removes every file uploaded since the last [`Self::finish`]. What cannot be removed is an unreferenced
+    /// file, which vacuum takes.
+    pub async fn discard(self) -> Result<(), LakeError> {
+        let (store, location) = (&self.target.store, &self.target.location);
+        futures::stream::iter(self.uploads.iter().chain(&self.superseded).map(Ok))
+            .try_for_each_concurrent(CONCURRENT_FILES, |path| async move {
+                match store.delete(path).await {
+                    Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
+                    Err(error) => Err(LakeError::store("delete from", location, &error)),
+                }
+            })
+            .await
+    }
+
+    /// Ends a call that went well.
+    fn hand_over(&mut self) -> Vec<StagedFile> {
+        self.uploads.clear();
+        self.broken = false;
+        std::mem::take(&mut self.staged)
+    }
+
+    async fn close_all(&mut self) -> Result<(), LakeError> {
         let open = std::mem::take(&mut self.open);
         let planned: Vec<_> =
             open.into_iter().map(|(partition, file)| (partition, file, self.next_path(partition))).collect();
@@ -130,23 +193,39 @@ impl TableWriter {
         while let Some(file) = uploads.try_next().await? {
             self.staged.push(file);
         }
-        self.uploads.clear();
-        self.broken = false;
-        Ok(std::mem::take(&mut self.staged))
+        Ok(())
     }
 
-    /// Gives up: removes every file uploaded since the last [`Self::finish`]. What cannot be removed is an unreferenced
-    /// file, which vacuum takes.
-    pub async fn discard(self) -> Result<(), LakeError> {
-        let (store, location) = (&self.target.store, &self.target.location);
-        futures::stream::iter(self.uploads.iter().map(Ok))
-            .try_for_each_concurrent(CONCURRENT_FILES, |path| async move {
-                match store.delete(path).await {
-                    Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(LakeError::store("delete from", location, &error)),
-                }
-            })
-            .await
+    /// Rows that are not encoded yet need no file of theirs to be written again.
+    async fn drop_waiting(&mut self, aborted: &XidSet) -> Result<(), LakeError> {
+        let (mut open, aborted) = (std::mem::take(&mut self.open), aborted.clone());
+        let dropped = self.target.beside_the_reactor(move || {
+            for file in open.values_mut() {
+                file.drop_waiting(&aborted)?;
+            }
+            open.retain(|_, file| !file.is_empty());
+            Ok(open)
+        });
+        self.open = dropped.await?;
+        Ok(())
+    }
+
+    /// Stages the live rows of a file in its stead.
+    async fn replace(&mut self, file: StagedFile, live: &[Range<u64>]) -> Result<(), LakeError> {
+        fail_points::reach("lake.before_rewrite");
+        if !live.is_empty() {
+            let encoded = keep_live_rows(&self.target, &file, live).await?;
+            let path = self.next_path(file.partition);
+            let finished = FinishedFile { encoded, xids: None };
+            self.staged.push(self.target.put_file(file.partition, finished, path).await?);
+        }
+        fail_points::reach("lake.after_rewrite");
+        let path = Path::from(file.path);
+        if let Err(error) = self.target.store.delete(&path).await {
+            tracing::debug!(location = self.target.location, %error, "a superseded file is removed later");
+            self.superseded.push(path);
+        }
+        Ok(())
     }
 
     /// Marks the writer broken until the call that began here ends well.
