@@ -32,14 +32,17 @@ mod commit;
 mod days;
 mod encoder;
 mod error;
+mod intent;
 mod location;
 mod log;
 mod open_file;
+mod orphans;
 mod patience;
 mod progress;
 mod rewrite;
 mod schema;
 mod staged;
+mod staging;
 mod statistics;
 mod table;
 mod target;
@@ -52,6 +55,8 @@ mod failing_store;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod orphans_test;
+#[cfg(test)]
 mod rewrite_test;
 #[cfg(test)]
 mod table_test;
@@ -63,6 +68,7 @@ mod writer_test;
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
 pub use location::LakeLocation;
+pub use orphans::{OrphanReport, remove_orphans};
 pub use patience::Patience;
 pub use progress::{Durable, Progress};
 pub use staged::StagedFile;

@@ -6,18 +6,18 @@ use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
 use super::rewrite::keep_live_rows;
 use super::staged::StagedFile;
+use super::staging::Staging;
 use super::table::LakeTable;
 use super::target::{Target, encode_error};
 use crate::base::{Partition, XidSet};
 use crate::buffer::PartitionBatch;
 use crate::ops::fail_points;
 use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use uuid::Uuid;
+use std::sync::atomic::AtomicU64;
 
 /// Rows wait unencoded up to this size: an encoder costs far more memory than a small file's rows, and a flush often holds
 /// a few rows of each of many days.
@@ -57,10 +57,7 @@ pub struct TableWriter {
     options: WriterOptions,
     open: BTreeMap<Partition, OpenFile>,
     staged: Vec<StagedFile>,
-    /// Everything whose upload began, to be removed by `discard`.
-    uploads: Vec<Path>,
-    /// Uploaded files that others stand for, and that could not be removed yet.
-    superseded: Vec<Path>,
+    staging: Staging,
     broken: bool,
     encode_from_bytes: usize,
 }
@@ -75,7 +72,14 @@ impl TableWriter {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding), patience };
+        let target = Target {
+            store: table.log.store.clone(),
+            location,
+            encoding: Arc::new(encoding),
+            patience,
+            app_id: table.rules.progress.app_id(),
+            known_version: AtomicU64::new(table.version()),
+        };
         Ok(Self::on(Arc::new(target), options))
     }
 
@@ -86,8 +90,8 @@ impl TableWriter {
     }
 
     fn on(target: Arc<Target>, options: WriterOptions) -> Self {
-        let (open, staged, uploads, superseded) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { target, options, open, staged, uploads, superseded, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }
+        let (open, staged, staging) = (BTreeMap::new(), Vec::new(), Staging::on(Arc::clone(&target)));
+        Self { target, options, open, staged, staging, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }
     }
 
     /// Encodes smaller pieces than an ordinary writer does.
@@ -161,31 +165,34 @@ impl TableWriter {
         Ok(self.hand_over())
     }
 
-    /// Gives up: removes every file uploaded since the last [`Self::finish`]. What cannot be removed is an unreferenced
-    /// file, which vacuum takes.
+    /// Every file that [`Self::finish`] has returned so far was committed to the table, and none is in question any more. To be
+    /// called after each commit.
+    pub async fn committed(&mut self, table: &LakeTable) {
+        self.staging.committed(table.version()).await;
+    }
+
+    /// The end of this writer: removes every file uploaded since the last [`Self::finish`], and then the sign that there may be
+    /// any. It stays if files were handed over without a [`Self::committed`]: whether they are in the log is for the next process
+    /// to learn, see [`remove_orphans`](super::remove_orphans).
+    ///
+    /// # Errors
+    /// What the store says; what it left is then for the next process too.
     pub async fn discard(self) -> Result<(), LakeError> {
-        let (store, location) = (&self.target.store, &self.target.location);
-        futures::stream::iter(self.uploads.iter().chain(&self.superseded).map(Ok))
-            .try_for_each_concurrent(CONCURRENT_FILES, |path| async move {
-                match store.delete(path).await {
-                    Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(LakeError::store("delete from", location, &error)),
-                }
-            })
-            .await
+        self.staging.discard().await
     }
 
     /// Ends a call that went well.
     fn hand_over(&mut self) -> Vec<StagedFile> {
-        self.uploads.clear();
+        self.staging.hand_over(!self.staged.is_empty());
         self.broken = false;
         std::mem::take(&mut self.staged)
     }
 
     async fn close_all(&mut self) -> Result<(), LakeError> {
-        let open = std::mem::take(&mut self.open);
-        let planned: Vec<_> =
-            open.into_iter().map(|(partition, file)| (partition, file, self.next_path(partition))).collect();
+        let mut planned = Vec::with_capacity(self.open.len());
+        for (partition, file) in std::mem::take(&mut self.open) {
+            planned.push((partition, file, self.staging.next_path(partition).await?));
+        }
         let target = Arc::clone(&self.target);
         let mut uploads = futures::stream::iter(planned)
             .map(|(partition, file, path)| target.upload(partition, file, path))
@@ -215,16 +222,12 @@ impl TableWriter {
         fail_points::reach("lake.before_rewrite");
         if !live.is_empty() {
             let encoded = keep_live_rows(&self.target, &file, live).await?;
-            let path = self.next_path(file.partition);
+            let path = self.staging.next_path(file.partition).await?;
             let finished = FinishedFile { encoded, xids: None };
             self.staged.push(self.target.put_file(file.partition, finished, path).await?);
         }
         fail_points::reach("lake.after_rewrite");
-        let path = Path::from(file.path);
-        if let Err(error) = self.target.store.delete(&path).await {
-            tracing::debug!(location = self.target.location, %error, "a superseded file is removed later");
-            self.superseded.push(path);
-        }
+        self.staging.supersede(Path::from(file.path)).await;
         Ok(())
     }
 
@@ -259,18 +262,9 @@ impl TableWriter {
 
     async fn close(&mut self, partition: Partition) -> Result<(), LakeError> {
         let Some(file) = self.open.remove(&partition) else { return Ok(()) };
-        let path = self.next_path(partition);
+        let path = self.staging.next_path(partition).await?;
         let staged = self.target.upload(partition, file, path).await?;
         self.staged.push(staged);
         Ok(())
-    }
-
-    /// A name that no other file ever has, noted for `discard`.
-    fn next_path(&mut self, partition: Partition) -> Path {
-        let number = self.uploads.len();
-        let path = format!("{}/part-{number:05}-{}.zstd.parquet", partition.path(), Uuid::new_v4());
-        let path = Path::from(path);
-        self.uploads.push(path.clone());
-        path
     }
 }

@@ -41,6 +41,7 @@ impl Landing {
     async fn land(&mut self, at: Lsn) -> Result<Durable, PipelineError> {
         let files = self.writer.finish().await?;
         let durable = self.table.commit(&files, at).await?;
+        self.writer.committed(&self.table).await;
         self.dirty = false;
         Ok(durable)
     }
@@ -65,13 +66,11 @@ impl Land {
         // `follow` need not wait for the tidying up.
         self.commands.close();
         for landing in self.tables {
-            if landing.dirty {
-                // An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
-                match tokio::time::timeout(DISCARD_PATIENCE, landing.writer.discard()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "files that no commit names are left behind"),
-                    Err(_) => tracing::warn!("files that no commit names are left behind: removing them took too long"),
-                }
+            // An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
+            match tokio::time::timeout(DISCARD_PATIENCE, landing.writer.discard()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "files that no commit names are left behind"),
+                Err(_) => tracing::warn!("files that no commit names are left behind: removing them took too long"),
             }
             landing.table.close().await;
         }
