@@ -225,6 +225,15 @@ pub enum LakeError {
         /// The table's URL.
         location: String,
     },
+    /// Leftover files were looked for before a commit of this process, when another one may still commit them.
+    #[error(
+        "leftover files at {location} cannot be told from those of a running process before this one has committed; this is a \
+         fault of lakebed, report it"
+    )]
+    NotFenced {
+        /// The table's URL.
+        location: String,
+    },
 }
 
 impl Classify for LakeError {

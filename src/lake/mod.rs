@@ -35,13 +35,17 @@ mod encoder;
 mod error;
 mod finding;
 mod land;
+mod intent;
 mod location;
 mod log;
 mod open_file;
+mod orphans;
 mod patience;
 mod progress;
+mod rewrite;
 mod schema;
 mod staged;
+mod staging;
 mod statistics;
 mod table;
 mod target;
@@ -66,6 +70,10 @@ mod park_test;
 #[cfg(test)]
 mod scripted_store;
 #[cfg(test)]
+mod orphans_test;
+#[cfg(test)]
+mod rewrite_test;
+#[cfg(test)]
 mod table_test;
 #[cfg(test)]
 mod upload_test;
@@ -77,6 +85,7 @@ pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
 pub use finding::{Finding, FindingKind, findings, record_finding};
 pub use location::LakeLocation;
+pub use orphans::{OrphanReport, remove_orphans};
 pub use patience::Patience;
 pub use progress::{Durable, Progress};
 pub use staged::StagedFile;

@@ -11,10 +11,13 @@ use bytes::Bytes;
 use chrono::Utc;
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::logstore::ObjectStoreRef;
-use deltalake::logstore::object_store::ObjectStoreExt;
 use deltalake::logstore::object_store::path::Path;
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
 use deltalake::parquet::errors::ParquetError;
+use futures::TryStreamExt;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Columns that are being encoded at the same time by all tables together: two files of an ordinary table, one of a wide one.
@@ -28,7 +31,14 @@ pub(super) struct Target {
     pub(super) location: String,
     pub(super) encoding: Arc<Encoding>,
     pub(super) patience: Patience,
+    /// Whose progress the table's commits record.
+    pub(super) app_id: String,
+    /// The newest version of the table that the writers were told of.
+    pub(super) known_version: AtomicU64,
 }
+
+/// Objects that are removed at the same time.
+const CONCURRENT_REMOVALS: usize = 8;
 
 impl Target {
     /// The batch under the table's own schema: names and types must be equal, NOT NULL must hold.
@@ -120,6 +130,19 @@ impl Target {
         Ok(())
     }
 
+    /// A part of an object, for as long as the owner has patience.
+    pub(super) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, LakeError> {
+        let mut waiting = self.patience.begin();
+        let bytes = loop {
+            match self.store.get_range(path, range.clone()).await {
+                Ok(bytes) => break bytes,
+                Err(error) => waiting.wait_out(LakeError::store("read from", &self.location, &error)).await?,
+            }
+        };
+        waiting.worked(&self.location);
+        Ok(bytes)
+    }
+
     /// The right to open an encoder that stands in no writer's account.
     pub(super) async fn encoder_turn(&self) -> Option<SemaphorePermit<'static>> {
         let columns = u32::try_from(self.encoding.schema.arrow.fields().len()).unwrap_or(u32::MAX);
@@ -137,6 +160,22 @@ impl Target {
         })?;
         result.map_err(|error| encode_error(&self.location, &error))
     }
+}
+
+/// Removes objects; that one is not there is no error.
+pub(super) async fn remove_all(
+    store: &ObjectStoreRef,
+    location: &str,
+    paths: impl Iterator<Item = &Path> + Send,
+) -> Result<(), LakeError> {
+    futures::stream::iter(paths.map(Ok))
+        .try_for_each_concurrent(CONCURRENT_REMOVALS, |path| async move {
+            match store.delete(path).await {
+                Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
+                Err(error) => Err(LakeError::store("delete from", location, &error)),
+            }
+        })
+        .await
 }
 
 pub(super) fn encode_error(location: &str, error: &ParquetError) -> LakeError {

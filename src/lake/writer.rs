@@ -2,19 +2,22 @@
 
 use super::encoder::Encoding;
 use super::error::LakeError;
-use super::open_file::OpenFile;
+use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
+use super::rewrite::keep_live_rows;
 use super::staged::StagedFile;
+use super::staging::Staging;
 use super::table::LakeTable;
 use super::target::{Target, encode_error};
-use crate::base::Partition;
+use crate::base::{Partition, XidSet};
 use crate::buffer::PartitionBatch;
+use crate::ops::fail_points;
 use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
-use uuid::Uuid;
+use std::sync::atomic::AtomicU64;
 
 /// Rows wait unencoded up to this size: an encoder costs far more memory than a small file's rows, and a flush often holds
 /// a few rows of each of many days.
@@ -43,15 +46,20 @@ impl Default for WriterOptions {
 
 /// Open files of one table, one per partition at most, and the files that were closed since the last [`Self::finish`].
 ///
+/// ```text
+/// write ─▶ open file (rows wait, then are encoded) ─▶ upload ─▶ staged ─┬─ finish ──────────▶ StagedFiles ─▶ commit
+///                                                                      └─ finish_without ─▶ (rewritten) ──┘
+/// ```
+///
 /// Not cancel-safe: after a dropped or failed call every further one fails, and [`Self::discard`] cleans up.
 pub struct TableWriter {
     target: Arc<Target>,
     options: WriterOptions,
     open: BTreeMap<Partition, OpenFile>,
     staged: Vec<StagedFile>,
-    /// Everything whose upload began, to be removed by `discard`.
-    uploads: Vec<Path>,
+    staging: Staging,
     broken: bool,
+    encode_from_bytes: usize,
 }
 
 impl TableWriter {
@@ -64,7 +72,14 @@ impl TableWriter {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
-        let target = Target { store: table.log.store.clone(), location, encoding: Arc::new(encoding), patience };
+        let target = Target {
+            store: table.log.store.clone(),
+            location,
+            encoding: Arc::new(encoding),
+            patience,
+            app_id: table.rules.progress.app_id(),
+            known_version: AtomicU64::new(table.version()),
+        };
         Ok(Self::on(Arc::new(target), options))
     }
 
@@ -75,8 +90,14 @@ impl TableWriter {
     }
 
     fn on(target: Arc<Target>, options: WriterOptions) -> Self {
-        let (open, staged, uploads) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { target, options, open, staged, uploads, broken: false }
+        let (open, staged, staging) = (BTreeMap::new(), Vec::new(), Staging::on(Arc::clone(&target)));
+        Self { target, options, open, staged, staging, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }
+    }
+
+    /// Encodes smaller pieces than an ordinary writer does.
+    #[cfg(test)]
+    pub(super) fn encode_from(&mut self, bytes: usize) {
+        self.encode_from_bytes = bytes;
     }
 
     /// Adds the rows of one partition. Encoding runs beside the reactor; a file that is full is uploaded before this returns.
@@ -88,7 +109,7 @@ impl TableWriter {
         if batch.rows.num_rows() > 0 {
             let file = self.open.entry(partition).or_default();
             file.push(batch).map_err(|reason| self.target.unfit(reason.to_owned()))?;
-            if file.waiting_bytes() >= ENCODE_FROM_BYTES {
+            if file.waiting_bytes() >= self.encode_from_bytes {
                 self.encode(partition).await?;
             }
             self.keep_within_memory().await?;
@@ -117,12 +138,61 @@ impl TableWriter {
         Ok(true)
     }
 
-    /// Closes and uploads every open file; returns all files since the last call, in the order in which they were closed.
+    /// Closes and uploads every open file; returns all files since the last call. The files of a partition are in the order of
+    /// their rows' arrival.
     pub async fn finish(&mut self) -> Result<Vec<StagedFile>, LakeError> {
         self.begin()?;
-        let open = std::mem::take(&mut self.open);
-        let planned: Vec<_> =
-            open.into_iter().map(|(partition, file)| (partition, file, self.next_path(partition))).collect();
+        self.close_all().await?;
+        Ok(self.hand_over())
+    }
+
+    /// [`Self::finish`] for a transaction some of whose subtransactions were rolled back: their rows are left out. Only uploaded
+    /// files that hold such rows are read and written again, one at a time; one without any other row vanishes.
+    pub async fn finish_without(&mut self, aborted: &XidSet) -> Result<Vec<StagedFile>, LakeError> {
+        if aborted.is_empty() {
+            return self.finish().await;
+        }
+        self.begin()?;
+        self.drop_waiting(aborted).await?;
+        self.close_all().await?;
+        for file in std::mem::take(&mut self.staged) {
+            let live = file.xids.as_ref().filter(|xids| xids.touches(aborted)).map(|xids| xids.live(aborted));
+            match live {
+                None => self.staged.push(file),
+                Some(live) => self.replace(file, &live).await?,
+            }
+        }
+        Ok(self.hand_over())
+    }
+
+    /// Every file that [`Self::finish`] has returned so far was committed to the table, and none is in question any more. To be
+    /// called after each commit.
+    pub async fn committed(&mut self, table: &LakeTable) {
+        self.staging.committed(table.version()).await;
+    }
+
+    /// The end of this writer: removes every file uploaded since the last [`Self::finish`], and then the sign that there may be
+    /// any. It stays if files were handed over without a [`Self::committed`]: whether they are in the log is for the next process
+    /// to learn, see [`remove_orphans`](super::remove_orphans).
+    ///
+    /// # Errors
+    /// What the store says; what it left is then for the next process too.
+    pub async fn discard(self) -> Result<(), LakeError> {
+        self.staging.discard().await
+    }
+
+    /// Ends a call that went well.
+    fn hand_over(&mut self) -> Vec<StagedFile> {
+        self.staging.hand_over(!self.staged.is_empty());
+        self.broken = false;
+        std::mem::take(&mut self.staged)
+    }
+
+    async fn close_all(&mut self) -> Result<(), LakeError> {
+        let mut planned = Vec::with_capacity(self.open.len());
+        for (partition, file) in std::mem::take(&mut self.open) {
+            planned.push((partition, file, self.staging.next_path(partition).await?));
+        }
         let target = Arc::clone(&self.target);
         let mut uploads = futures::stream::iter(planned)
             .map(|(partition, file, path)| target.upload(partition, file, path))
@@ -130,23 +200,35 @@ impl TableWriter {
         while let Some(file) = uploads.try_next().await? {
             self.staged.push(file);
         }
-        self.uploads.clear();
-        self.broken = false;
-        Ok(std::mem::take(&mut self.staged))
+        Ok(())
     }
 
-    /// Gives up: removes every file uploaded since the last [`Self::finish`]. What cannot be removed is an unreferenced
-    /// file, which vacuum takes.
-    pub async fn discard(self) -> Result<(), LakeError> {
-        let (store, location) = (&self.target.store, &self.target.location);
-        futures::stream::iter(self.uploads.iter().map(Ok))
-            .try_for_each_concurrent(CONCURRENT_FILES, |path| async move {
-                match store.delete(path).await {
-                    Ok(()) | Err(ObjectStoreError::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(LakeError::store("delete from", location, &error)),
-                }
-            })
-            .await
+    /// Rows that are not encoded yet need no file of theirs to be written again.
+    async fn drop_waiting(&mut self, aborted: &XidSet) -> Result<(), LakeError> {
+        let (mut open, aborted) = (std::mem::take(&mut self.open), aborted.clone());
+        let dropped = self.target.beside_the_reactor(move || {
+            for file in open.values_mut() {
+                file.drop_waiting(&aborted)?;
+            }
+            open.retain(|_, file| !file.is_empty());
+            Ok(open)
+        });
+        self.open = dropped.await?;
+        Ok(())
+    }
+
+    /// Stages the live rows of a file in its stead.
+    async fn replace(&mut self, file: StagedFile, live: &[Range<u64>]) -> Result<(), LakeError> {
+        fail_points::reach("lake.before_rewrite");
+        if !live.is_empty() {
+            let encoded = keep_live_rows(&self.target, &file, live).await?;
+            let path = self.staging.next_path(file.partition).await?;
+            let finished = FinishedFile { encoded, xids: None };
+            self.staged.push(self.target.put_file(file.partition, finished, path).await?);
+        }
+        fail_points::reach("lake.after_rewrite");
+        self.staging.supersede(Path::from(file.path)).await;
+        Ok(())
     }
 
     /// Marks the writer broken until the call that began here ends well.
@@ -180,18 +262,9 @@ impl TableWriter {
 
     async fn close(&mut self, partition: Partition) -> Result<(), LakeError> {
         let Some(file) = self.open.remove(&partition) else { return Ok(()) };
-        let path = self.next_path(partition);
+        let path = self.staging.next_path(partition).await?;
         let staged = self.target.upload(partition, file, path).await?;
         self.staged.push(staged);
         Ok(())
-    }
-
-    /// A name that no other file ever has, noted for `discard`.
-    fn next_path(&mut self, partition: Partition) -> Path {
-        let number = self.uploads.len();
-        let path = format!("{}/part-{number:05}-{}.zstd.parquet", partition.path(), Uuid::new_v4());
-        let path = Path::from(path);
-        self.uploads.push(path.clone());
-        path
     }
 }
