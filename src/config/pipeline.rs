@@ -111,6 +111,8 @@ pub struct TableSection {
     pub partition_by: PartitionBy,
     /// The zone in which a `timestamptz` partition column is cut into days.
     pub time_zone: chrono_tz::Tz,
+    /// Columns that the lake keeps as strings of the server's own text, whatever their type; each once, in the file's order.
+    pub text_columns: Vec<String>,
 }
 
 impl TableSection {
@@ -304,7 +306,23 @@ impl Checker<'_> {
             partition_column: self.text(&key("partition_column"), &raw.partition_column)?,
             partition_by,
             time_zone: self.parsed(&key("time_zone"), zone, "must be an IANA time zone such as UTC or Asia/Tokyo")?,
+            text_columns: self.text_columns(&key("text_columns"), raw)?,
         })
+    }
+
+    fn text_columns(&self, key: &str, raw: &RawTable) -> Result<Vec<String>, ConfigError> {
+        let mut columns = Vec::with_capacity(raw.text_columns.len());
+        for name in &raw.text_columns {
+            let name = self.text(key, name)?;
+            if name == raw.partition_column {
+                return Err(self.error(key, "must not name the partition column: a row's day is read from it"));
+            }
+            if columns.contains(&name) {
+                return Err(self.error(key, format!("has {name} twice")));
+            }
+            columns.push(name);
+        }
+        Ok(columns)
     }
 
     fn buffer(&self, raw: &RawBuffer) -> Result<BufferSection, ConfigError> {

@@ -43,6 +43,8 @@ pub(super) struct RawTable {
     pub(super) partition_column: String,
     pub(super) partition_by: Option<String>,
     pub(super) time_zone: Option<String>,
+    #[serde(default)]
+    pub(super) text_columns: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -152,6 +152,7 @@ pub fn table_rules(section: &TableSection) -> TableRules {
         partition_column: section.partition_column.clone(),
         partition_by: section.partition_by,
         time_zone: section.time_zone,
+        text_columns: section.text_columns.clone(),
     }
 }
 
