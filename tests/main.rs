@@ -18,4 +18,5 @@ mod house;
 mod refusals;
 mod restart;
 mod support;
+mod values;
 mod verbs;

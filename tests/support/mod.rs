@@ -4,7 +4,7 @@ mod process;
 mod reader;
 
 pub use process::{Finished, RunningRun, lakebed};
-pub use reader::{assert_lake_equals_source, lake_rows};
+pub use reader::{assert_lake_equals_source, assert_text_columns_equal_source, lake_rows};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
