@@ -36,8 +36,8 @@ mod start;
 mod supervise;
 mod transaction;
 
-pub use error::PipelineError;
 pub use ends::table_rules;
+pub use error::PipelineError;
 pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
 pub use start::start;
 pub use supervise::supervise;

@@ -30,6 +30,7 @@ fn rules(schema: &str, name: &str, partition_column: &str) -> TableRules {
         partition_column: partition_column.into(),
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
+        text_columns: Vec::new(),
     }
 }
 
@@ -91,6 +92,15 @@ async fn shapes_are_what_the_catalog_says() {
     let all = source::table(&client, &rules("public", "security_event", "created_at"), true).await.unwrap();
     assert_eq!(all.shape.columns[4].name, "doubled");
 
+    let mut as_text = rules("public", "security_event", "created_at");
+    as_text.text_columns = vec!["price".to_owned(), "detail".to_owned()];
+    let kept = source::table(&client, &as_text, false).await.unwrap().shape;
+    assert_eq!(
+        (kept.columns[2].column_type, kept.columns[2].type_oid),
+        (ColumnType::ServerText, facts.shape.columns[2].type_oid)
+    );
+    assert_eq!(kept.columns[5].column_type, ColumnType::Jsonb, "a lake string already");
+
     let odd = source::table(&client, &rules("監査 Schema", "Event\"s", "日付"), false).await.unwrap();
     let names: Vec<&str> = odd.shape.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(names, ["Id", "日付", "it's"]);
@@ -151,6 +161,13 @@ async fn what_cannot_be_followed_is_a_definite_error_with_its_remedy() {
     assert!(error.contains("ALTER COLUMN \"day\" SET NOT NULL"), "{error}");
     let error = message(shape_error(&client, "public", "security_event_default", "created_at").await);
     assert!(error.contains("set name = \"public.security_event\""), "{error}");
+    let mut as_text = rules("public", "security_event", "created_at");
+    as_text.text_columns = vec!["cost".to_owned()];
+    let error = message(source::table(&client, &as_text, false).await.unwrap_err());
+    assert!(error.contains("no column cost (there is id, type, price, feeling"), "{error}");
+    as_text.text_columns = vec!["created_at".to_owned()];
+    let error = message(source::table(&client, &as_text, false).await.unwrap_err());
+    assert!(error.contains("dates the rows") && error.contains("text_columns"), "{error}");
     assert!(message(shape_error(&client, "public", "unlogged", "day").await).contains("SET LOGGED"));
     assert!(message(shape_error(&client, "public", "seen", "id").await).contains("is a view"));
 }

@@ -20,4 +20,5 @@ mod refusals;
 mod restart;
 mod supervision;
 mod support;
+mod values;
 mod verbs;

@@ -91,6 +91,7 @@ impl Site {
             partition_column: "created_at".to_owned(),
             partition_by: PartitionBy::Day,
             time_zone: "UTC".parse().unwrap(),
+            text_columns: Vec::new(),
         };
         let shape = source::table(&client, &rules, false).await.unwrap().shape;
         let system_identifier = source::server(&client).await.unwrap().system_identifier;

@@ -16,6 +16,8 @@
 //! - **L3**, the half of it before the files: a [`PartitionBatch`] holds one partition's rows only.
 //! - **B2**, the measure: [`TableBuffer::bytes`] tells in constant time what is held, and nothing is allocated ahead of rows.
 
+#[cfg(test)]
+mod arbitrary_test;
 mod batch;
 mod binding;
 mod column;

@@ -7,7 +7,7 @@ use crate::decode::Datum;
 use deltalake::arrow::util::display::array_value_to_string;
 
 /// Type, output text, send bytes, and what Arrow shows.
-const VALUES: [(ColumnType, &str, &[u8], &str); 21] = [
+pub(super) const VALUES: [(ColumnType, &str, &[u8], &str); 21] = [
     (ColumnType::Date, "2026-01-02", &[0, 0, 0x25, 0x1A], "2026-01-02"),
     (ColumnType::Bool, "t", &[1], "true"),
     (ColumnType::Int2, "-2", &[0xFF, 0xFE], "-2"),
@@ -31,7 +31,7 @@ const VALUES: [(ColumnType, &str, &[u8], &str); 21] = [
     (ColumnType::ServerText, "{1,2}", b"{1,2}", "{1,2}"),
 ];
 
-fn every_type() -> TableShape {
+pub(super) fn every_type() -> TableShape {
     let column = |(index, value): (usize, &(ColumnType, &str, &[u8], &str))| SourceColumn {
         name: format!("column_{index}"),
         type_oid: 1,

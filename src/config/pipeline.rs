@@ -125,6 +125,8 @@ pub struct TableSection {
     pub time_zone: chrono_tz::Tz,
     /// What a definite error of this table does to the others.
     pub on_error: OnError,
+    /// Columns that the lake keeps as strings of the server's own text, whatever their type; each once, in the file's order.
+    pub text_columns: Vec<String>,
 }
 
 /// What happens when a change of a table cannot be taken, now or ever.
@@ -351,7 +353,23 @@ impl Checker<'_> {
             partition_by,
             time_zone: self.parsed(&key("time_zone"), zone, "must be an IANA time zone such as UTC or Asia/Tokyo")?,
             on_error,
+            text_columns: self.text_columns(&key("text_columns"), raw)?,
         })
+    }
+
+    fn text_columns(&self, key: &str, raw: &RawTable) -> Result<Vec<String>, ConfigError> {
+        let mut columns = Vec::with_capacity(raw.text_columns.len());
+        for name in &raw.text_columns {
+            let name = self.text(key, name)?;
+            if name == raw.partition_column {
+                return Err(self.error(key, "must not name the partition column: a row's day is read from it"));
+            }
+            if columns.contains(&name) {
+                return Err(self.error(key, format!("has {name} twice")));
+            }
+            columns.push(name);
+        }
+        Ok(columns)
     }
 
     fn buffer(&self, raw: &RawBuffer) -> Result<BufferSection, ConfigError> {

@@ -77,11 +77,22 @@ fn a_bad_value_is_named_with_the_rule() {
         ("[lake]", "heartbeat_interval = \"500ms\"\n[lake]", "[source].heartbeat_interval must be a duration from 1s"),
         ("[lake]", "heartbeat_interval = \"often\"\n[lake]", "[source].heartbeat_interval"),
         ("[lake]", "streaming = \"on\"\n[lake]", "expected a boolean"),
+        ("\"created_at\"", "\"created_at\"\ntext_columns = [\"\"]", "text_columns must not be empty"),
+        ("\"created_at\"", "\"created_at\"\ntext_columns = [\"a\", \"a\"]", "text_columns has a twice"),
+        ("\"created_at\"", "\"created_at\"\ntext_columns = [\"created_at\"]", "must not name the partition column"),
+        ("\"created_at\"", "\"created_at\"\ntext_columns = \"a\"", "expected a sequence"),
     ];
     for (from, to, expected) in cases {
         let message = refusal(&MINIMAL.replace(from, to));
         assert!(message.contains(expected), "{to}: {message}");
     }
+}
+
+#[test]
+fn text_columns_are_kept_in_order() {
+    assert!(parse(MINIMAL).unwrap().tables[0].text_columns.is_empty());
+    let named = parse(&format!("{MINIMAL}text_columns = [\"expires_at\", \"Übel\"]\n")).unwrap();
+    assert_eq!(named.tables[0].text_columns, ["expires_at", "Übel"]);
 }
 
 #[test]

@@ -20,6 +20,8 @@
 pub(crate) mod encode;
 mod error;
 mod message;
+#[cfg(test)]
+pub(crate) mod mutate;
 mod parse;
 #[cfg(test)]
 mod parse_test;

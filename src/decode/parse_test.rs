@@ -1,6 +1,7 @@
 //! D1: parsing is total, and exact on whatever is valid.
 
 use super::encode;
+use super::mutate::{mutate, mutations};
 use super::*;
 use crate::base::Lsn;
 use proptest::collection::vec;
@@ -117,8 +118,16 @@ fn same(parsed: &Message<'_>, sent: &Message<'_>, bytes: &[u8]) -> bool {
     std::mem::discriminant(parsed) == std::mem::discriminant(sent) && encode::message(parsed) == bytes
 }
 
+/// Reads whatever parsed to its end. What was allocated is bounded by the bytes that are there, not by what they claim.
 fn walk(bytes: &[u8], in_stream: bool) {
-    let rows = match parse(bytes, in_stream) {
+    let parsed = parse(bytes, in_stream);
+    match &parsed {
+        Ok(Message::Truncate { relation_oids, .. }) => assert!(relation_oids.capacity() * 4 <= bytes.len()),
+        Ok(Message::Relation { relation, .. }) => assert!(relation.columns.capacity() * 10 <= bytes.len()),
+        Ok(_) => {}
+        Err(error) => assert!(!error.to_string().contains('\n')),
+    }
+    let rows = match parsed {
         Ok(Message::Insert { new, .. }) => vec![new],
         Ok(Message::Update { old, new, .. }) => old.iter().map(OldTuple::tuple).chain([new]).collect(),
         Ok(Message::Delete { old, .. }) => vec![old.tuple()],
@@ -154,6 +163,13 @@ proptest! {
         for sent in frames(&parts) {
             let bytes = encode::message(&sent);
             prop_assert_eq!(parse(&bytes, false).unwrap(), sent);
+        }
+    }
+
+    #[test]
+    fn d1_a_damaged_message_is_a_message_or_an_error(parts in parts(), mutations in mutations(), in_stream: bool) {
+        for sent in changes(&parts).iter().chain(&frames(&parts)) {
+            walk(&mutate(encode::message(sent), &mutations), in_stream);
         }
     }
 

@@ -34,8 +34,8 @@ mod days;
 mod encoder;
 mod error;
 mod finding;
-mod land;
 mod intent;
+mod land;
 mod location;
 mod log;
 mod open_file;
@@ -66,13 +66,13 @@ mod foreign_test;
 #[cfg(test)]
 mod land_test;
 #[cfg(test)]
-mod park_test;
-#[cfg(test)]
-mod scripted_store;
-#[cfg(test)]
 mod orphans_test;
 #[cfg(test)]
+mod park_test;
+#[cfg(test)]
 mod rewrite_test;
+#[cfg(test)]
+mod scripted_store;
 #[cfg(test)]
 mod table_test;
 #[cfg(test)]

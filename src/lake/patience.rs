@@ -45,12 +45,7 @@ impl Patience {
 
     /// A new outage, to be asked before each further attempt at one operation.
     pub(super) fn begin(&self) -> Waiting {
-        Waiting {
-            patience: self.clone(),
-            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
-            since: None,
-            reported: None,
-        }
+        Waiting { patience: self.clone(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), since: None, reported: None }
     }
 }
 

@@ -118,7 +118,8 @@ impl Follow {
             return self.give_up(streamed, xid, end).await;
         }
         for refusal in streamed.take_refusals() {
-            let excluded = |table: usize| self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
+            let excluded =
+                |table: usize| self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
             if !refusal.table.is_some_and(excluded) {
                 self.refuse(refusal, commit_lsn).await?;
             }

@@ -65,6 +65,7 @@ pub fn table_rules(section: &TableSection) -> TableRules {
         partition_column: section.partition_column.clone(),
         partition_by: section.partition_by,
         time_zone: section.time_zone,
+        text_columns: section.text_columns.clone(),
     }
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn open_lake(
         let (table, differs) = match LakeTable::open(location, section.lake_path(), shape, &progress).await {
             Ok(table) => (table, None),
             Err(error @ LakeError::SchemaDiffers { .. }) if may_park => {
-                (LakeTable::open_to_park(location, section.lake_path(), shape, &progress).await?, Some(error))
+                (LakeTable::open_to_park(location, section.lake_path(), &progress).await?, Some(error))
             }
             Err(error) => return Err(error.into()),
         };

@@ -77,14 +77,28 @@ fn publication() -> PublicationFacts {
 #[derive(Clone, Debug)]
 enum Step {
     /// Rows of a transaction in progress, each in one of its subtransactions; 0 is the transaction itself.
-    Block { transaction: u8, rows: Vec<(u8, u8)> },
+    Block {
+        transaction: u8,
+        rows: Vec<(u8, u8)>,
+    },
     /// An ALTER TABLE in a subtransaction that is rolled back in the same step, with a row in the new form.
-    AlterAndRollBack { transaction: u8 },
-    AbortSub { transaction: u8, subtransaction: u8 },
-    Abort { transaction: u8 },
-    Commit { transaction: u8 },
+    AlterAndRollBack {
+        transaction: u8,
+    },
+    AbortSub {
+        transaction: u8,
+        subtransaction: u8,
+    },
+    Abort {
+        transaction: u8,
+    },
+    Commit {
+        transaction: u8,
+    },
     /// A whole transaction.
-    Whole { rows: u8 },
+    Whole {
+        rows: u8,
+    },
     Flush,
     /// Room is made, as between two batches of frames.
     Room,

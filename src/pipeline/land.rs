@@ -7,6 +7,7 @@ use crate::buffer::PartitionBatch;
 use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience};
 use crate::ops::fail_points;
 use crate::wal::Feedback;
+use std::collections::BTreeMap;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
@@ -64,19 +65,24 @@ pub(super) struct Witness {
     pub(super) timeline: u32,
 }
 
+/// How far each table is.
+pub(super) fn stands(tables: &[Landing]) -> BTreeMap<String, Lsn> {
+    tables.iter().map(|landing| (landing.name(), landing.recorded())).collect()
+}
+
 impl Witness {
     /// Notes in the lake that everything before `at` may be acknowledged, and how far each table is.
     pub(super) async fn note(
         &mut self,
         at: Lsn,
-        tables: &[Landing],
+        tables: BTreeMap<String, Lsn>,
         patience: &Patience,
     ) -> Result<(), PipelineError> {
         let record = Acknowledgement {
             system_identifier: self.system_identifier.clone(),
             timeline: self.timeline,
             acknowledged: at,
-            tables: tables.iter().map(|landing| (landing.name(), landing.recorded())).collect(),
+            tables,
             recorded_at: chrono::Utc::now(),
         };
         Ok(self.records.write(&record, patience).await?)
@@ -183,7 +189,7 @@ impl Land {
 
     /// Everything that commits before `at` is in the lake: the lake notes it, then the server may forget it (W1, W2).
     async fn acknowledge(&mut self, at: Lsn) -> Result<(), PipelineError> {
-        self.witness.note(at, &self.tables, &self.patience).await?;
+        self.witness.note(at, stands(&self.tables), &self.patience).await?;
         fail_points::reach("land.before_acknowledgement");
         self.feedback.acknowledge(at);
         self.durable.send_replace(at);

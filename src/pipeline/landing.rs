@@ -32,6 +32,8 @@ pub(super) struct Landing {
     may_park: bool,
     /// Its own: shorter than the pipeline's when it may be parked.
     patience: Patience,
+    /// This process has committed to the table.
+    landed: bool,
     /// What dead processes left behind was looked for.
     tidied: bool,
 }
@@ -54,6 +56,7 @@ impl Landing {
             dirty: false,
             may_park,
             patience,
+            landed: false,
             tidied: false,
         }
     }
@@ -170,7 +173,7 @@ impl Landing {
             writer.committed(&self.table).await;
         }
         self.joined.clear();
-        self.dirty = false;
+        (self.dirty, self.landed) = (false, true);
         Ok(rows)
     }
 
@@ -209,7 +212,7 @@ impl Landing {
     /// After this process's first commit to the table, which shuts out any writer before it: what dead processes left behind
     /// is removed. An attempt; the next start tries again.
     pub(super) async fn tidy(&mut self) {
-        if self.tidied || !self.table.has_committed() {
+        if self.tidied || !self.landed {
             return;
         }
         self.tidied = true;
@@ -218,7 +221,9 @@ impl Landing {
                 tracing::info!(table = %self.name, files = report.files, bytes = report.bytes, "removed files of an earlier process that no commit names");
             }
             Ok(_) => {}
-            Err(error) => tracing::info!(table = %self.name, %error, "files of an earlier process are looked for at the next start"),
+            Err(error) => {
+                tracing::info!(table = %self.name, %error, "files of an earlier process are looked for at the next start")
+            }
         }
     }
 

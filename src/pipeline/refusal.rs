@@ -9,8 +9,14 @@ use crate::decode::DecodeError;
 #[derive(Debug)]
 pub(super) enum Cause {
     Row(BufferError),
-    NotInsert { operation: &'static str, table: TableName },
-    UnknownRelation { table: TableName, publication: String },
+    NotInsert {
+        operation: &'static str,
+        table: TableName,
+    },
+    UnknownRelation {
+        table: TableName,
+        publication: String,
+    },
     Decode(DecodeError),
     /// One of so many that its own reason was not kept.
     Further,

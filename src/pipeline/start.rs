@@ -4,7 +4,7 @@ use super::ends::{self, SourceSide};
 use super::follow::{Follow, Following, Marker};
 use super::governor::Governor;
 use super::in_progress::InProgress;
-use super::land::{Land, Witness};
+use super::land::{Land, Witness, stands};
 use super::landing::Landing;
 use super::limits::{LAND_QUEUE_COMMANDS, Limits};
 use super::lineage::{Descent, Lineage, Recorded, TableMark, judge};
@@ -89,7 +89,7 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     if let Descent::Switched { from, switched_at } = descent {
         tracing::info!(from, timeline = witness.timeline, switched_at = %switched_at, "the server writes a new timeline, which goes on where the lake ends");
         let acknowledged = record.map_or(Lsn::ZERO, |record| record.acknowledged);
-        witness.note(acknowledged, &landings, &words.landing_patience()).await?;
+        witness.note(acknowledged, stands(&landings), &words.landing_patience()).await?;
     }
     let skips = skips(&location, &pipeline.source.slot).await?;
     let stream = follow_from(connection, pipeline, &source, limits).await?;
@@ -125,11 +125,7 @@ async fn is_the_lakes_own_past(
     });
     let tables: Vec<TableMark> = landings
         .iter()
-        .map(|landing| TableMark {
-            table: landing.name(),
-            recorded: landing.recorded(),
-            parked: landing.is_parked(),
-        })
+        .map(|landing| TableMark { table: landing.name(), recorded: landing.recorded(), parked: landing.is_parked() })
         .collect();
     let confirmed = slot.confirmed.unwrap_or(Lsn::ZERO);
     Ok(judge(&present, (&slot.name, confirmed), recorded.as_ref(), &tables)?)

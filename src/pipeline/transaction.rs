@@ -184,7 +184,10 @@ mod tests {
         progress.transaction_ended(Lsn(1));
         progress.open = open(2);
         progress.row(7);
-        assert!(progress.flush_deadline(Duration::ZERO).is_some(), "what is pending does not wait for a long transaction");
+        assert!(
+            progress.flush_deadline(Duration::ZERO).is_some(),
+            "what is pending does not wait for a long transaction"
+        );
         progress.flushed();
         assert_eq!((progress.flushed_to, progress.arriving.rows, progress.arriving.bytes), (Lsn(1), 1, 7));
         assert!(progress.flush_deadline(Duration::ZERO).is_none());

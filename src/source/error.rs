@@ -108,6 +108,28 @@ pub enum SourceError {
         /// As configured.
         column: String,
     },
+    /// A column that should be kept as text is not there.
+    #[error(
+        "table {table} has no column {column} (there is {}); correct text_columns in [[table]]", existing.join(", ")
+    )]
+    TextColumnMissing {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+        /// The columns that there are.
+        existing: Vec<String>,
+    },
+    /// A text has no day.
+    #[error(
+        "column {column} of {table} dates the rows, so it cannot be kept as text; remove it from text_columns in [[table]]"
+    )]
+    TextPartitionColumn {
+        /// As configured.
+        table: TableName,
+        /// As configured.
+        column: String,
+    },
     /// Only a `timestamptz` is cut into days in a zone.
     #[error(
         "column {column} of {table} has no time zone, so time_zone = \"{zone}\" would change nothing; remove it from [[table]], or use a timestamptz column"
@@ -248,6 +270,12 @@ mod tests {
         let errors = [
             SourceError::PartitionColumnType { table: table.clone(), column: column.clone() },
             SourceError::PartitionColumnMissing { table: table.clone(), column: column.clone(), close: Vec::new() },
+            SourceError::TextColumnMissing {
+                table: table.clone(),
+                column: column.clone(),
+                existing: vec!["at".into()],
+            },
+            SourceError::TextPartitionColumn { table: table.clone(), column: column.clone() },
             SourceError::NotATable { table: table.clone(), kind: "a view" },
             SourceError::KeyNotPublished { table: table.clone(), column },
             SourceError::NotLogged { table },

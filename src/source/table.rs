@@ -16,6 +16,8 @@ pub struct TableRules {
     pub partition_by: PartitionBy,
     /// The zone of a `timestamptz` partition column.
     pub time_zone: chrono_tz::Tz,
+    /// Columns that become lake strings of the server's text, whatever their type.
+    pub text_columns: Vec<String>,
 }
 
 /// What UPDATE and DELETE carry of the old row (`pg_class.relreplident`).
@@ -74,8 +76,8 @@ pub struct TableFacts {
 /// `publish_generated_columns`); without that, pgoutput leaves them out and so does the shape.
 ///
 /// # Errors
-/// Definite ones for a missing table, a table that cannot be followed, no primary key, and a partition column that is missing,
-/// no date, or nullable.
+/// Definite ones for a missing table, a table that cannot be followed, no primary key, a partition column that is missing, no
+/// date, nullable, or to be kept as text, and a text column that is missing.
 pub async fn table(client: &Client, rules: &TableRules, generated_published: bool) -> Result<TableFacts, SourceError> {
     let relation = find(client, &rules.table).await?;
     let oid: u32 = field(&relation, "oid")?;
@@ -199,8 +201,9 @@ async fn primary_key(client: &Client, oid: u32) -> Result<Vec<String>, SourceErr
     rows.iter().map(|row| field(row, "name")).collect()
 }
 
-fn shape(rules: &TableRules, columns: Vec<SourceColumn>, key: &[String]) -> Result<TableShape, SourceError> {
+fn shape(rules: &TableRules, mut columns: Vec<SourceColumn>, key: &[String]) -> Result<TableShape, SourceError> {
     let TableRules { table, partition_column: wanted, .. } = rules;
+    keep_as_text(rules, &mut columns)?;
     let partition_column = partition_column(table, wanted, &columns)?;
     let cut_in_a_zone =
         columns.get(partition_column).is_some_and(|column| column.column_type == ColumnType::TimestampTz);
@@ -226,6 +229,24 @@ fn shape(rules: &TableRules, columns: Vec<SourceColumn>, key: &[String]) -> Resu
         key,
         columns,
     })
+}
+
+/// Turns the columns that the pipeline file names into lake strings. Types and modifiers stay: they are what a RELATION carries.
+fn keep_as_text(rules: &TableRules, columns: &mut [SourceColumn]) -> Result<(), SourceError> {
+    for name in &rules.text_columns {
+        let (table, column) = (rules.table.clone(), name.clone());
+        if *name == rules.partition_column {
+            return Err(SourceError::TextPartitionColumn { table, column });
+        }
+        match columns.iter_mut().find(|column| column.name == *name) {
+            Some(found) => found.column_type = found.column_type.as_text(),
+            None => {
+                let existing = columns.iter().map(|column| column.name.clone()).collect();
+                return Err(SourceError::TextColumnMissing { table, column, existing });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// UTC under any of its names.

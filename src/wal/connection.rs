@@ -70,6 +70,7 @@ impl ReplicationConnection {
         let shown: String = connection.value(&row, 0)?;
         connection.sender_timeout =
             parse_time(&shown).ok_or_else(|| connection.protocol("a wal_sender_timeout that is no time"))?;
+        connection.leave_unchecked_bytes_alone().await?;
         Ok(connection)
     }
 
@@ -156,6 +157,19 @@ impl ReplicationConnection {
                 let outcome = self.run(command).await;
                 outcome.map_err(|error| self.plain(error, "the pinning of timeouts"))?;
             }
+        }
+        Ok(())
+    }
+
+    /// A database of encoding SQL_ASCII holds bytes that nobody checked. Asked for UTF8, the server would end the stream at the first
+    /// row that has others, without saying which row; as they are, decoding refuses them by the row's key.
+    async fn leave_unchecked_bytes_alone(&mut self) -> Result<(), WalError> {
+        let asked = self.run("SHOW server_encoding").await;
+        let row = asked.map_err(|error| self.plain(error, "the database's encoding"))?.into_iter().next();
+        let encoding: String = self.value(&row.unwrap_or_default(), 0)?;
+        if encoding == "SQL_ASCII" {
+            let outcome = self.run("SET client_encoding = 'SQL_ASCII'").await;
+            outcome.map_err(|error| self.plain(error, "the choice of the encoding"))?;
         }
         Ok(())
     }

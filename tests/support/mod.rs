@@ -9,7 +9,7 @@ pub mod s3;
 
 pub use lane::Lane;
 pub use process::{Finished, RunningRun, complaints, lakebed};
-pub use reader::{assert_lake_equals_source, compare, lake_rows};
+pub use reader::{assert_lake_equals_source, assert_text_columns_equal_source, compare, lake_rows};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
