@@ -2,18 +2,19 @@
 
 pub mod files;
 mod lane;
+pub mod load;
 mod process;
 pub mod proxy;
 mod reader;
 pub mod s3;
 
 pub use lane::Lane;
-pub use process::{Finished, RunningRun, complaints, lakebed};
+pub use process::{Finished, RunningRun, lakebed};
 pub use reader::{assert_lake_equals_source, compare, lake_rows};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
-use lakebed::demo::load::{self, Written};
+use lakebed::demo::load::{Written, load_history};
 use lakebed::demo::{Cluster, ClusterOptions, ServerKind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -182,7 +183,7 @@ impl Site {
         let mut connection = self.cluster.connect(DATABASE).await.unwrap();
         let mut generator = Generator::new(GeneratorOptions::with_seed(seed));
         let history = generator.history(days, rows, chrono::Utc::now().naive_utc());
-        load::load_history(&mut connection, history, transaction_rows, |_| {}).await.unwrap()
+        load_history(&mut connection, history, transaction_rows, |_| {}).await.unwrap()
     }
 
     /// A few simple events, `count` of them on `days` days, the newest now.
