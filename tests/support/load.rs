@@ -78,6 +78,19 @@ impl Kind {
             }
         }
     }
+
+    /// About how many rows such a transaction commits.
+    pub fn rows_about(self, size: u32) -> u64 {
+        let size = u64::from(size);
+        match self {
+            Kind::Single => 1,
+            Kind::Thousands => (1_000 + size * 40) * 5 / 4,
+            Kind::RolledBack => 0,
+            Kind::Savepoints => (3 + size % 7).div_ceil(2) * (200 + size * 20),
+            Kind::ManySavepoints => (1_000 + size * 40) * 2 / 3,
+            Kind::Huge => 200_000 + size * 400,
+        }
+    }
 }
 
 fn transaction(statements: &str, end: &str) -> String {

@@ -9,6 +9,8 @@ mod reader;
 pub mod s3;
 
 pub use lane::Lane;
+#[allow(unused_imports, reason = "the soak reads logs itself")]
+pub use process::complaints;
 pub use process::{Finished, RunningRun, lakebed};
 pub use reader::{assert_lake_equals_source, compare, lake_rows};
 
@@ -93,7 +95,12 @@ impl Site {
     }
 
     pub async fn with_options(options: ClusterOptions) -> Self {
-        Self { cluster: Cluster::start(options).await.unwrap(), folder: TempDir::new().unwrap() }
+        Self::in_folder(options, TempDir::new().unwrap()).await
+    }
+
+    /// With pipeline files and lakes in a folder of the caller's making.
+    pub async fn in_folder(options: ClusterOptions, folder: TempDir) -> Self {
+        Self { cluster: Cluster::start(options).await.unwrap(), folder }
     }
 
     pub fn folder(&self) -> &Path {
