@@ -13,6 +13,7 @@
 
 mod connection;
 mod control;
+mod crashes;
 mod equality;
 mod faults;
 mod house;

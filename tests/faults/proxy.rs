@@ -79,7 +79,7 @@ async fn every_fault_does_what_its_name_says() {
     assert!(said(&mut socket, "gone").await.is_err());
 
     let mut socket = open().await.unwrap();
-    proxy.lose_response_to("PUT /a");
+    proxy.lose_response_to(&["PUT ", "/a"]);
     assert_eq!(said(&mut socket, "GET /a is answered").await.unwrap(), "GET /a is answered");
     assert!(!proxy.response_was_lost());
     assert!(said(&mut socket, "PUT /a is not").await.is_err());

@@ -97,10 +97,23 @@ impl Lane {
     #[track_caller]
     pub fn assert_nothing_left_behind(&self) {
         for table in TABLES {
-            let folder = self.table_folder(table);
-            assert_eq!(files::missing(&folder), Vec::<String>::new(), "{}: the log names what is not there", self.slot);
-            assert_eq!(files::left_behind(&folder), Vec::<String>::new(), "{}: {table}", self.slot);
+            let missing = files::missing(&self.table_folder(table));
+            assert!(missing.is_empty(), "{}: the log of {table} names what is not there: {missing:?}", self.slot);
         }
+        assert_eq!(self.left_behind(), Vec::<String>::new(), "{}", self.slot);
+    }
+
+    /// Files that nobody will ever read or remove, by path below the lake.
+    pub fn left_behind(&self) -> Vec<String> {
+        let of = |table: &&str| {
+            let files = files::left_behind(&self.table_folder(table));
+            files.into_iter().map(|file| format!("{table}/{file}")).collect::<Vec<_>>()
+        };
+        TABLES.iter().flat_map(of).collect()
+    }
+
+    pub fn is_on_s3(&self) -> bool {
+        self.on_s3
     }
 
     fn table_folder(&self, table: &str) -> PathBuf {

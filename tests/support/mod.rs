@@ -2,18 +2,22 @@
 
 pub mod files;
 mod lane;
+pub mod load;
 mod process;
 pub mod proxy;
 mod reader;
 pub mod s3;
 
 pub use lane::Lane;
-pub use process::{Finished, RunningRun, complaints, lakebed};
+#[allow(unused_imports, reason = "the soak reads logs itself")]
+pub use process::complaints;
+pub use process::{Finished, RunningRun, lakebed};
+#[allow(unused_imports, reason = "the soak compares whole tables only")]
 pub use reader::{assert_lake_equals_source, assert_text_columns_equal_source, compare, lake_rows};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
-use lakebed::demo::load::{self, Written};
+use lakebed::demo::load::{Written, load_history};
 use lakebed::demo::{Cluster, ClusterOptions, ServerKind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -92,7 +96,12 @@ impl Site {
     }
 
     pub async fn with_options(options: ClusterOptions) -> Self {
-        Self { cluster: Cluster::start(options).await.unwrap(), folder: TempDir::new().unwrap() }
+        Self::in_folder(options, TempDir::new().unwrap()).await
+    }
+
+    /// With pipeline files and lakes in a folder of the caller's making.
+    pub async fn in_folder(options: ClusterOptions, folder: TempDir) -> Self {
+        Self { cluster: Cluster::start(options).await.unwrap(), folder }
     }
 
     pub fn folder(&self) -> &Path {
@@ -182,7 +191,7 @@ impl Site {
         let mut connection = self.cluster.connect(DATABASE).await.unwrap();
         let mut generator = Generator::new(GeneratorOptions::with_seed(seed));
         let history = generator.history(days, rows, chrono::Utc::now().naive_utc());
-        load::load_history(&mut connection, history, transaction_rows, |_| {}).await.unwrap()
+        load_history(&mut connection, history, transaction_rows, |_| {}).await.unwrap()
     }
 
     /// A few simple events, `count` of them on `days` days, the newest now.

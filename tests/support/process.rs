@@ -173,7 +173,8 @@ impl RunningRun {
         if finished.code.is_none_or(|code| code == 0) { finished.as_quiet_as_allowed() } else { finished }
     }
 
-    async fn finished(mut self, patience: Duration) -> Finished {
+    /// Waits for its end, whatever was logged.
+    pub async fn finished(mut self, patience: Duration) -> Finished {
         let status = tokio::time::timeout(patience, self.child.wait()).await;
         let (stdout, stderr) = (text_of(&self.stdout), text_of(&self.stderr));
         let status = status.unwrap_or_else(|_| panic!("{} did not end:\n{stderr}", self.shown)).unwrap();

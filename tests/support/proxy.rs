@@ -44,8 +44,8 @@ struct Shared {
     bytes_before_cut: AtomicI64,
     refusing: watch::Sender<bool>,
     cut_all: Notify,
-    /// The next request that contains this loses its response.
-    lose_response_to: watch::Sender<Option<Vec<u8>>>,
+    /// The next request whose first line contains all of these loses its response.
+    lose_response_to: watch::Sender<Option<Vec<String>>>,
     accepted: AtomicU64,
     cut: AtomicU64,
 }
@@ -101,9 +101,9 @@ impl Proxy {
         self.shared.refusing.send_replace(refuse);
     }
 
-    /// The next request that contains `pattern` reaches the server, whose response is cut after its first bytes.
-    pub fn lose_response_to(&self, pattern: &str) {
-        self.shared.lose_response_to.send_replace(Some(pattern.as_bytes().to_vec()));
+    /// The next request whose first line contains all of `words` reaches the server, whose response is cut after its first bytes.
+    pub fn lose_response_to(&self, words: &[&str]) {
+        self.shared.lose_response_to.send_replace(Some(words.iter().map(|&word| word.to_owned()).collect()));
     }
 
     /// Whether a response was lost since it was asked for.
@@ -246,12 +246,11 @@ impl Pump<'_> {
     /// Remembers a request whose response is to be lost.
     fn look(&self, bytes: &[u8]) {
         if self.direction == Direction::ToServer {
-            let found = self.shared.lose_response_to.send_if_modified(|pattern| {
-                let found = pattern
-                    .as_ref()
-                    .is_some_and(|pattern| bytes.windows(pattern.len()).any(|window| window == pattern.as_slice()));
+            let first_line = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default());
+            let found = self.shared.lose_response_to.send_if_modified(|words| {
+                let found = words.as_ref().is_some_and(|words| words.iter().all(|word| first_line.contains(word)));
                 if found {
-                    *pattern = None;
+                    *words = None;
                 }
                 found
             });

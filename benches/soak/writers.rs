@@ -1,0 +1,130 @@
+//! Sessions that write: each has its own mixture, pace and dice, and connects again when the server was killed.
+
+use crate::chaos::Dice;
+use crate::support::load::Kind;
+use lakebed::demo::Connection;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Committed rows that may be ahead of an even pace.
+const ROWS_AHEAD: u64 = 450_000;
+
+/// What all sessions did.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) transactions: AtomicU64,
+    /// About how many rows were committed.
+    pub(crate) rows: AtomicU64,
+    /// Transactions that ended with their server.
+    pub(crate) lost: AtomicU64,
+}
+
+/// One session: kinds to choose from, the pause after each in milliseconds, and one pause in so many is a long one.
+struct Session {
+    kinds: &'static [Kind],
+    pause_millis: (u64, u64),
+    long_pause_one_in: u64,
+}
+
+const SESSIONS: [Session; 5] = [
+    Session { kinds: &[Kind::Single], pause_millis: (2, 60), long_pause_one_in: 400 },
+    Session { kinds: &[Kind::Single, Kind::Single, Kind::Thousands], pause_millis: (100, 900), long_pause_one_in: 30 },
+    Session { kinds: &[Kind::RolledBack, Kind::Savepoints], pause_millis: (500, 3_000), long_pause_one_in: 15 },
+    Session { kinds: &[Kind::ManySavepoints, Kind::Savepoints], pause_millis: (4_000, 12_000), long_pause_one_in: 10 },
+    Session { kinds: &[Kind::Huge], pause_millis: (20_000, 90_000), long_pause_one_in: 10 },
+];
+
+pub(crate) struct Writers {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    pub(crate) done: Arc<Done>,
+}
+
+impl Writers {
+    /// Writes to the database at `url` for `duration`, about `rows_max` rows.
+    pub(crate) fn start(url: &str, seed: u64, duration: Duration, rows_max: u64) -> Self {
+        let (stop, done) = (watch::Sender::new(false), Arc::new(Done::default()));
+        let mut tasks = JoinSet::new();
+        for (index, session) in SESSIONS.iter().enumerate() {
+            let pace = Pace { started: Instant::now(), duration, rows_max };
+            let writer = Writer {
+                session,
+                url: url.to_owned(),
+                dice: Dice::new(seed ^ (index as u64 + 1) << 32),
+                pace,
+                done: Arc::clone(&done),
+            };
+            let mut stopped = stop.subscribe();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = writer.write() => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+            });
+        }
+        Self { tasks, stop, done }
+    }
+
+    /// Ends the sessions where they are; the server rolls back what is open.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Pace {
+    started: Instant,
+    duration: Duration,
+    rows_max: u64,
+}
+
+impl Pace {
+    /// Whether the rows so far are as many as an even pace allows.
+    fn is_ahead(&self, rows: u64) -> bool {
+        let part = self.started.elapsed().as_secs_f64() / self.duration.as_secs_f64();
+        let even = (self.rows_max.saturating_sub(ROWS_AHEAD) as f64 * part.min(1.0)) as u64;
+        rows > even + ROWS_AHEAD
+    }
+}
+
+struct Writer {
+    session: &'static Session,
+    url: String,
+    dice: Dice,
+    pace: Pace,
+    done: Arc<Done>,
+}
+
+impl Writer {
+    async fn write(mut self) {
+        let mut connection: Option<Connection> = None;
+        loop {
+            let (from, to) = self.session.pause_millis;
+            let long = self.dice.below(self.session.long_pause_one_in) == 0;
+            let pause = if long { self.dice.millis(3_000, 10_000) } else { self.dice.millis(from, to) };
+            tokio::time::sleep(pause).await;
+            if self.pace.is_ahead(self.done.rows.load(Ordering::Relaxed)) && self.session.kinds != [Kind::Single] {
+                continue;
+            }
+            let open = match connection.take() {
+                Some(open) => open,
+                None => match Connection::open(&self.url).await {
+                    Ok(open) => open,
+                    Err(_) => continue,
+                },
+            };
+            let kind = self.session.kinds[self.dice.below(self.session.kinds.len() as u64) as usize];
+            let size = self.dice.below(100) as u32;
+            if open.execute(&kind.statements(size)).await.is_ok() {
+                self.done.transactions.fetch_add(1, Ordering::Relaxed);
+                self.done.rows.fetch_add(kind.rows_about(size), Ordering::Relaxed);
+                connection = Some(open);
+            } else {
+                self.done.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
