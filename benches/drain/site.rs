@@ -3,7 +3,7 @@
 use lakebed::base::{Lsn, PartitionBy, TableName};
 use lakebed::demo::generator::{Generator, GeneratorOptions};
 use lakebed::demo::{Cluster, ClusterOptions, load};
-use lakebed::lake::{LakeLocation, LakeTable, Progress};
+use lakebed::lake::{Acknowledgement, Acknowledgements, LakeLocation, LakeTable, Patience, Progress};
 use lakebed::source::{self, TableRules};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,10 +97,19 @@ impl Site {
         let system_identifier = source::server(&client).await.unwrap().system_identifier;
         drop(client);
         driver.await.unwrap().unwrap();
-        let progress = Progress { system_identifier, pipeline: slot.to_owned(), table, epoch: 0 };
+        let progress = Progress { system_identifier: system_identifier.clone(), pipeline: slot.to_owned(), table, epoch: 0 };
         let location = LakeLocation::new(&url, &BTreeMap::new()).unwrap();
         let table = LakeTable::create(&location, "security_event", &shape, &progress, self.confirmed).await.unwrap();
         table.close().await;
+        let (mut records, _) = Acknowledgements::open(&location, slot).await.unwrap();
+        let record = Acknowledgement {
+            system_identifier,
+            timeline: 1,
+            acknowledged: self.confirmed,
+            tables: BTreeMap::from([("public.security_event".to_owned(), self.confirmed)]),
+            recorded_at: chrono::Utc::now(),
+        };
+        records.write(&record, &Patience::none()).await.unwrap();
 
         let (password, port) = (self.cluster.password(), self.cluster.port());
         let host = host.replace('/', "%2F");

@@ -6,7 +6,7 @@ use super::{Done, Recorded, Seen, line, names, note};
 use crate::base::{Lsn, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
-use crate::lake::{LakeError, LakeLocation, LakeTable, Progress};
+use crate::lake::{Acknowledgement, Acknowledgements, LakeError, LakeLocation, LakeTable, Patience, Progress};
 use crate::source::{self, ServerFacts, TableFacts, quote_literal};
 use crate::wal::ReplicationConnection;
 use anyhow::{Context, bail, ensure};
@@ -133,7 +133,33 @@ impl LakeSide {
                 return Err(error.context(left));
             }
         }
+        let confirmed = source::slot(client, slot).await?.and_then(|slot| slot.confirmed);
+        let system = (system.system_identifier, system.timeline);
+        lines.extend(self.record(slot, system, if is_new { at } else { confirmed.unwrap_or(at) }, is_new).await?);
         Ok(lines)
+    }
+
+    /// What the slot has acknowledged is noted in the lake before anything follows it (W2): without a note, or with a new slot.
+    async fn record(
+        &self,
+        slot: &str,
+        (system_identifier, timeline): (String, u32),
+        acknowledged: Lsn,
+        is_new: bool,
+    ) -> anyhow::Result<Option<String>> {
+        let (mut records, known) = Acknowledgements::open(&self.location, slot).await?;
+        if known.is_some() && !is_new {
+            return Ok(None);
+        }
+        let tables = self.tables.iter().map(|entry| {
+            let recorded = if is_new { acknowledged } else { entry.recorded.unwrap_or(acknowledged) };
+            (entry.shape.table.to_string(), recorded)
+        });
+        let tables = tables.collect();
+        let record =
+            Acknowledgement { system_identifier, timeline, acknowledged, tables, recorded_at: chrono::Utc::now() };
+        records.write(&record, &Patience::none()).await?;
+        Ok(Some(line(Done::Now, &format!("record of what slot {slot} has acknowledged: {acknowledged}"))))
     }
 
     /// The configured tables whose lake tables are still to be created.
