@@ -42,50 +42,32 @@ pub enum BufferError {
         found: usize,
     },
     /// NULL where the lake's column is required.
-    #[error(
-        "{table}.{column} of {key}: it is NULL although the column was NOT NULL; set the table up anew in an empty lake folder"
-    )]
+    #[error("{cell}: it is NULL although the column was NOT NULL; set the table up anew in an empty lake folder")]
     NullNotAllowed {
-        /// The table.
-        table: TableName,
-        /// The column.
-        column: String,
-        /// The row.
-        key: RowKey,
+        /// Where.
+        cell: Box<RefusedCell>,
     },
     /// NULL in the column that dates a row.
     #[error(
-        "{table}.{column} of {key}: NULL in the partition column belongs to no day; declare the column NOT NULL, and step over the transaction with `lakebed skip`"
+        "{cell}: NULL in the partition column belongs to no day; declare the column NOT NULL, and step over the transaction with `lakebed skip`"
     )]
     NoPartition {
-        /// The table.
-        table: TableName,
-        /// The column.
-        column: String,
-        /// The row.
-        key: RowKey,
+        /// Where.
+        cell: Box<RefusedCell>,
     },
     /// The mark of an unchanged TOASTed value, which only an UPDATE may carry.
-    #[error("{table}.{column} of {key}: the server left the value out; report this with the server's version")]
+    #[error("{cell}: the server left the value out; report this with the server's version")]
     Unchanged {
-        /// The table.
-        table: TableName,
-        /// The column.
-        column: String,
-        /// The row.
-        key: RowKey,
+        /// Where.
+        cell: Box<RefusedCell>,
     },
     /// A value that cannot be stored exactly.
-    #[error("{table}.{column} of {key}: {source}; {}", source.remedy(*dates_the_row))]
+    #[error("{cell}: {source}; {}", source.remedy(*dates_the_row))]
     Value {
-        /// The table.
-        table: TableName,
-        /// The column.
-        column: String,
+        /// Where.
+        cell: Box<RefusedCell>,
         /// Whether it is the partition column, which has another remedy.
         dates_the_row: bool,
-        /// The row.
-        key: RowKey,
         /// The rule.
         source: ValueError,
     },
@@ -123,6 +105,23 @@ impl Classify for BufferError {
     /// The stream brings the same bytes again, so always definite.
     fn retry_class(&self) -> RetryClass {
         RetryClass::Definite
+    }
+}
+
+/// Where a value stands that was refused: `public.event.expires_at of row id=7`. Its value is not among it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedCell {
+    /// The table.
+    pub table: TableName,
+    /// The column.
+    pub column: String,
+    /// The row.
+    pub key: RowKey,
+}
+
+impl std::fmt::Display for RefusedCell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{} of {}", self.table, self.column, self.key)
     }
 }
 

@@ -36,7 +36,7 @@ mod table_buffer_test;
 mod values_test;
 
 pub use batch::PartitionBatch;
-pub use error::{BufferError, SchemaChange};
+pub use error::{BufferError, RefusedCell, SchemaChange};
 pub use row_key::RowKey;
 pub use schema::arrow_schema;
 pub use table_buffer::{Cut, TableBuffer};

@@ -1,7 +1,7 @@
 //! Why a row was refused: cheap where it is noticed, and spelt out with table, column and key on the way out.
 
 use super::binding::Binding;
-use super::{BufferError, RowKey};
+use super::{BufferError, RefusedCell, RowKey};
 use crate::base::TableShape;
 use crate::decode::value::ValueError;
 use crate::decode::{DecodeError, Tuple};
@@ -25,17 +25,19 @@ impl Refusal {
     #[cold]
     pub(super) fn of_row(self, shape: &TableShape, binding: Option<&Binding>, tuple: &Tuple<'_>) -> BufferError {
         let table = shape.table.clone();
-        let name = |column: usize| shape.columns.get(column).map(|column| column.name.clone()).unwrap_or_default();
         let key = || RowKey::of(shape, binding, tuple);
+        let cell = |column: usize| {
+            let name = shape.columns.get(column).map(|column| column.name.clone());
+            Box::new(RefusedCell { table: shape.table.clone(), column: name.unwrap_or_default(), key: key() })
+        };
         match self {
             Self::NotBound => BufferError::NotBound { table },
             Self::ColumnCount => BufferError::ColumnCount { table, expected: shape.columns.len(), found: tuple.len() },
-            Self::NoPartition => BufferError::NoPartition { table, column: name(shape.partition_column), key: key() },
-            Self::Null { column } => BufferError::NullNotAllowed { table, column: name(column), key: key() },
-            Self::Unchanged { column } => BufferError::Unchanged { table, column: name(column), key: key() },
+            Self::NoPartition => BufferError::NoPartition { cell: cell(shape.partition_column) },
+            Self::Null { column } => BufferError::NullNotAllowed { cell: cell(column) },
+            Self::Unchanged { column } => BufferError::Unchanged { cell: cell(column) },
             Self::Value { column, source } => {
-                let dates_the_row = column == shape.partition_column;
-                BufferError::Value { table, column: name(column), dates_the_row, key: key(), source }
+                BufferError::Value { cell: cell(column), dates_the_row: column == shape.partition_column, source }
             }
             Self::Decode(source) => BufferError::Decode { table, source },
             Self::RowTooLarge { bytes } => BufferError::RowTooLarge { table, key: key(), bytes },

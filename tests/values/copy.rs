@@ -23,8 +23,9 @@ const BINARY_HEADER_BYTES: usize = 19;
 type Fields = Vec<Option<Vec<u8>>>;
 
 /// Fetches the table both ways. Every value is decoded to the same Arrow value, and a lake string is the very text of the field.
-/// A table with columns that have no binary form here is fetched as text only.
-pub(super) async fn text_and_binary_give_the_same_values(site: &Site, table: &str) {
+/// A table with columns that have no binary form here is fetched as text only; `binary` says that this one has none of those, so
+/// that its stream was binary, too.
+pub(super) async fn text_and_binary_give_the_same_values(site: &Site, table: &str, binary: bool) {
     let connection = site.cluster.connect(DATABASE).await.unwrap();
     let rules = TableRules {
         table: table.parse::<TableName>().unwrap(),
@@ -39,7 +40,8 @@ pub(super) async fn text_and_binary_give_the_same_values(site: &Site, table: &st
     assert!(!text.is_empty());
     let decoded = decode_rows(&shape, &text, b't');
     strings_are_the_servers_text(&decoded, &text);
-    if shape.binary_is_understood() {
+    assert_eq!(shape.binary_is_understood(), binary);
+    if binary {
         let binary = binary_rows(&copy_out(&connection, table, "binary").await);
         let from_binary = decode_rows(&shape, &binary, b'b');
         for (left, right) in decoded.iter().zip(&from_binary) {
