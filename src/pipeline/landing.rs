@@ -171,6 +171,7 @@ impl Landing {
         self.writer.committed(&self.table).await;
         for mut writer in self.finished.drain(..) {
             writer.committed(&self.table).await;
+            discard(writer).await;
         }
         self.joined.clear();
         (self.dirty, self.landed) = (false, true);
