@@ -10,6 +10,7 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::LazyLock;
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ pub(super) struct Line {
     pub(super) protocol: Option<Protocol>,
     pub(super) meta_data: Option<Metadata>,
     pub(super) txn: Option<Transaction>,
+    pub(super) remove: Option<Removal>,
     pub(super) commit_info: Option<CommitInfo>,
 }
 
@@ -71,6 +73,19 @@ pub(super) struct Transaction {
     pub(super) version: i64,
 }
 
+/// `remove`: whether rows went with the file, or only moved to another one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Removal {
+    #[serde(default = "yes")]
+    pub(super) data_change: bool,
+}
+
+/// The protocol requires `dataChange`; where it is missing, the worse is assumed.
+fn yes() -> bool {
+    true
+}
+
 /// `commitInfo`, as far as lakebed's own entries are recognised by it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +94,8 @@ pub(super) struct CommitInfo {
     pub(super) txn_id: Option<String>,
     #[serde(default)]
     pub(super) lakebed_process: Option<String>,
+    #[serde(default)]
+    pub(super) operation: Option<String>,
 }
 
 /// How rows are put into folders, as table properties. Queries leave folders out by these and by nothing else, so a table keeps
@@ -140,7 +157,8 @@ pub(super) fn creation(
     as_lines(&lines)
 }
 
-/// An append: the files and the position that they reach, in one entry (L1).
+/// An append: the files and the position that they reach, in one entry (L1). One action at a time is a value in memory, because
+/// a large transaction names tens of thousands of files.
 pub(super) fn append(
     schema: &LakeSchema,
     files: &[StagedFile],
@@ -150,11 +168,17 @@ pub(super) fn append(
     now_millis: i64,
 ) -> Vec<u8> {
     let operation = json!({ "mode": "Append", "partitionBy": json!(schema.partition_columns).to_string() });
-    let mut lines = Vec::with_capacity(files.len() + 2);
-    lines.push(commit_info("WRITE", operation, commit, now_millis));
-    lines.push(transaction(app_id, position, now_millis));
-    lines.extend(files.iter().map(StagedFile::add_action));
-    as_lines(&lines)
+    let mut lines =
+        as_lines(&[commit_info("WRITE", operation, commit, now_millis), transaction(app_id, position, now_millis)]);
+    for file in files {
+        push_line(&mut lines, &file.add_action());
+    }
+    lines
+}
+
+/// A commit without files that says since which position the table stands still.
+pub(super) fn parking(app_id: &str, since: i64, commit: Uuid, now_millis: i64) -> Vec<u8> {
+    as_lines(&[commit_info("PARK", json!({}), commit, now_millis), transaction(app_id, since, now_millis)])
 }
 
 fn commit_info(operation: &str, parameters: Value, commit: Uuid, now_millis: i64) -> Value {
@@ -174,10 +198,14 @@ fn transaction(app_id: &str, position: i64, now_millis: i64) -> Value {
 }
 
 fn as_lines(lines: &[Value]) -> Vec<u8> {
-    let mut text = String::new();
+    let mut text = Vec::new();
     for line in lines {
-        text.push_str(&line.to_string());
-        text.push('\n');
+        push_line(&mut text, line);
     }
-    text.into_bytes()
+    text
+}
+
+fn push_line(text: &mut Vec<u8>, line: &Value) {
+    // A vector takes every byte, and a value has no key that is not a string: this cannot fail.
+    let _ = writeln!(text, "{line}");
 }

@@ -1,11 +1,13 @@
 //! One commit: the log entry is put if absent, and the log is believed over the store's answer (L2).
 
 use super::actions::{self, Line, PROCESS};
-use super::error::LakeError;
+use super::error::{LakeError, one_line_without_queries};
 use super::progress::Durable;
 use super::staged::StagedFile;
 use super::table::{LakeTable, position_of};
 use crate::base::{Classify, Lsn, RetryClass};
+use crate::ops::fail_points;
+use bytes::Bytes;
 use chrono::Utc;
 use deltalake::logstore::CommitOrBytes;
 use uuid::Uuid;
@@ -17,10 +19,13 @@ const ATTEMPTS_MAX: usize = 10;
 const FAILURES_MAX: usize = 3;
 
 /// Entries of other writers that one look at the log reads at most.
-const FOREIGN_ENTRIES_MAX: u64 = 1_000;
+pub(super) const FOREIGN_ENTRIES_MAX: u64 = 1_000;
+
+/// Characters of another program's name for its operation that reach our log.
+const OPERATION_CHARS_MAX: usize = 60;
 
 /// What the log says after an attempt that was not answered with success.
-enum Standing {
+enum Outcome {
     /// The attempt landed after all.
     Landed(u64),
     /// Other writers appended; this is the next free version.
@@ -29,36 +34,101 @@ enum Standing {
     Unchanged,
 }
 
+/// An entry to be written, at whatever version is free.
+pub(super) struct Entry {
+    bytes: Bytes,
+    /// Tells this very attempt from every other one.
+    commit: Uuid,
+    /// Fail points before and after the store's answer.
+    points: [&'static str; 2],
+}
+
+impl Entry {
+    pub(super) fn new(make: impl FnOnce(Uuid, i64) -> Vec<u8>, points: [&'static str; 2]) -> Self {
+        let commit = Uuid::new_v4();
+        Self { bytes: make(commit, Utc::now().timestamp_millis()).into(), commit, points }
+    }
+}
+
 impl LakeTable {
     /// Commits `files` and the position `at` in one log entry (L1). No files is a commit too: progress without rows.
     ///
     /// An append by another program is passed over: nothing that it did can make this one wrong. After any error, and after
-    /// a dropped call, the outcome is unknown to this handle: it refuses to commit, and opening the table again tells.
+    /// a dropped call, the outcome is unknown to this handle: it refuses to commit, and [`Self::land`] or opening the table
+    /// again tells.
     ///
     /// # Errors
-    /// [`LakeError::AlreadyRecorded`] when `at` is not above [`Self::recorded`]; [`LakeError::SecondWriter`] and
-    /// [`LakeError::ForeignProgress`] when another lakebed writes; schema or protocol errors when somebody changed the table.
+    /// [`LakeError::AlreadyRecorded`] when `at` is not above [`Self::recorded`]; [`LakeError::Parked`];
+    /// [`LakeError::SecondWriter`], [`LakeError::Overtaken`] and [`LakeError::ForeignProgress`] when another lakebed writes or
+    /// wrote; schema or protocol errors when somebody changed the table.
     pub async fn commit(&mut self, files: &[StagedFile], at: Lsn) -> Result<Durable, LakeError> {
+        self.may_commit(files, at)?;
+        let position = position_of(at)?;
+        let app_id = self.rules.progress.app_id();
+        let entry = |commit, now| actions::append(&self.schema, files, &app_id, position, commit, now);
+        let entry = Entry::new(entry, ["lake.before_log_write", "lake.after_log_write"]);
+        let version = self.put_entry(&entry).await?;
+        self.recorded = at;
+        self.checkpoints.after_commit(version, &self.log_store);
+        Ok(Durable::new(at))
+    }
+
+    fn may_commit(&self, files: &[StagedFile], at: Lsn) -> Result<(), LakeError> {
         let location = self.log.location.clone();
+        if let Some(since) = self.parked {
+            return Err(LakeError::Parked { location, since });
+        }
+        if !self.rules.checked {
+            return Err(LakeError::Batch { location, reason: "the table was opened to be parked".to_owned() });
+        }
         if self.in_doubt {
             return Err(LakeError::InDoubt { location });
         }
         if at <= self.recorded {
             return Err(LakeError::AlreadyRecorded { location, recorded: self.recorded, at });
         }
-        if let Some(file) = files.iter().find(|file| file.location != location) {
-            let reason = format!("a file was written for {}", file.location);
-            return Err(LakeError::Batch { location, reason });
+        match files.iter().find(|file| file.location != location) {
+            Some(file) => {
+                Err(LakeError::Batch { location, reason: format!("a file was written for {}", file.location) })
+            }
+            None => Ok(()),
         }
-        let position = position_of(at)?;
+    }
+
+    /// Writes the entry at the first free version, which becomes the table's and is returned. From the first attempt until then
+    /// the handle is in doubt.
+    pub(super) async fn put_entry(&mut self, entry: &Entry) -> Result<u64, LakeError> {
         self.in_doubt = true;
-        let version = self.put_entry(files, position).await?;
+        let version = self.put_at_free_version(entry).await?;
         self.stands_on_its_predecessor(version).await?;
         self.in_doubt = false;
+        self.fenced = true;
         self.version = version;
-        self.recorded = at;
-        self.checkpoints.after_commit(version, &self.log_store);
-        Ok(Durable::new(at))
+        Ok(version)
+    }
+
+    async fn put_at_free_version(&mut self, entry: &Entry) -> Result<u64, LakeError> {
+        let mut version = self.version + 1;
+        let mut failures = 0;
+        for _ in 0..ATTEMPTS_MAX {
+            let bytes = CommitOrBytes::LogBytes(entry.bytes.clone());
+            fail_points::reach(entry.points[0]);
+            let written = self.log_store.write_commit_entry(version, bytes, entry.commit).await;
+            fail_points::reach(entry.points[1]);
+            let Err(error) = written else { return Ok(version) };
+            match self.look_again(version, entry.commit).await? {
+                Outcome::Landed(landed) => return Ok(landed),
+                Outcome::Moved(next) => version = next,
+                Outcome::Unchanged => {
+                    failures += 1;
+                    let error = LakeError::transaction(&self.log.location, &error);
+                    if failures == FAILURES_MAX || error.retry_class() == RetryClass::Definite {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(LakeError::Contended { location: self.log.location.clone() })
     }
 
     /// A store makes folders as they are needed, so an entry can be written where the table no longer is: nobody could read it,
@@ -73,43 +143,15 @@ impl LakeTable {
         )))
     }
 
-    /// Writes the entry at the first free version after the known one; returns that version.
-    async fn put_entry(&self, files: &[StagedFile], position: i64) -> Result<u64, LakeError> {
-        let commit = Uuid::new_v4();
-        let app_id = self.rules.progress.app_id();
-        let mut version = self.version + 1;
-        let mut failures = 0;
-        for _ in 0..ATTEMPTS_MAX {
-            let now = Utc::now().timestamp_millis();
-            let entry = actions::append(&self.schema, files, &app_id, position, commit, now);
-            let entry = CommitOrBytes::LogBytes(entry.into());
-            let Err(error) = self.log_store.write_commit_entry(version, entry, commit).await else {
-                return Ok(version);
-            };
-            match self.look_again(version, commit).await? {
-                Standing::Landed(landed) => return Ok(landed),
-                Standing::Moved(next) => version = next,
-                Standing::Unchanged => {
-                    failures += 1;
-                    let error = LakeError::transaction(&self.log.location, &error);
-                    if failures == FAILURES_MAX || error.retry_class() == RetryClass::Definite {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Err(LakeError::Contended { location: self.log.location.clone() })
-    }
-
     /// Reads every entry from `version` on. An attempt that timed out may still land: the same identifier is then found at
     /// the next look, because this version is tried again before any later one.
-    async fn look_again(&self, version: u64, commit: Uuid) -> Result<Standing, LakeError> {
+    async fn look_again(&mut self, version: u64, commit: Uuid) -> Result<Outcome, LakeError> {
         for next in version..version.saturating_add(FOREIGN_ENTRIES_MAX) {
             let Some(lines) = self.log.entry(next).await? else {
-                return Ok(if next == version { Standing::Unchanged } else { Standing::Moved(next) });
+                return Ok(if next == version { Outcome::Unchanged } else { Outcome::Moved(next) });
             };
             if is_commit(&lines, commit) {
-                return Ok(Standing::Landed(next));
+                return Ok(Outcome::Landed(next));
             }
             self.check_foreign(next, &lines)?;
         }
@@ -117,9 +159,9 @@ impl LakeTable {
     }
 
     /// Whether another commit leaves the table one that this pipeline may append to.
-    fn check_foreign(&self, version: u64, lines: &[Line]) -> Result<(), LakeError> {
-        let location = || self.log.location.clone();
-        let app_id = self.rules.progress.app_id();
+    fn check_foreign(&mut self, version: u64, lines: &[Line]) -> Result<(), LakeError> {
+        self.warn_of_removals(version, lines);
+        let (app_id, parked_app_id) = (self.rules.progress.app_id(), self.rules.progress.parked_app_id());
         for line in lines {
             if let Some(protocol) = &line.protocol {
                 self.rules.check_protocol(protocol)?;
@@ -129,20 +171,56 @@ impl LakeTable {
             }
             let Some(transaction) = &line.txn else { continue };
             if transaction.app_id == app_id {
+                self.check_process(version, lines)?;
                 // An attempt of this process that a former handle gave up on may land at any time.
-                let process = PROCESS.to_string();
-                let own = lines.iter().filter_map(|line| line.commit_info.as_ref());
-                let own = own.filter_map(|info| info.lakebed_process.as_ref()).any(|found| *found == process);
-                let error = if own {
-                    LakeError::InDoubt { location: location() }
-                } else {
-                    LakeError::SecondWriter { location: location(), version }
-                };
-                return Err(error);
+                return Err(LakeError::InDoubt { location: self.log.location.clone() });
+            }
+            if transaction.app_id == parked_app_id
+                && let Some(since) = self.rules.parked_since(transaction.version)
+                && self.rules.checked
+            {
+                return Err(LakeError::Parked { location: self.log.location.clone(), since });
             }
             self.rules.check_application(&transaction.app_id)?;
         }
         Ok(())
+    }
+
+    /// Whether an entry with this pipeline's progress is this process's. Before this handle's first own entry it may be what a
+    /// dead process left on its way to the store; after it, whoever commits has seen that entry and goes on all the same.
+    pub(super) fn check_process(&self, version: u64, lines: &[Line]) -> Result<(), LakeError> {
+        let process = PROCESS.to_string();
+        let infos = lines.iter().filter_map(|line| line.commit_info.as_ref());
+        let mut processes = infos.filter_map(|info| info.lakebed_process.as_ref());
+        let location = self.log.location.clone();
+        match processes.any(|found| *found == process) {
+            true => Ok(()),
+            false if self.fenced => Err(LakeError::SecondWriter { location, version }),
+            false => Err(LakeError::Overtaken { location, version }),
+        }
+    }
+
+    /// Rows that another program removed are its own affair, but the table's days cannot balance with the source any more.
+    pub(super) fn warn_of_removals(&mut self, version: u64, lines: &[Line]) {
+        if version <= self.looked_at {
+            return;
+        }
+        self.looked_at = version;
+        let removed = lines.iter().filter(|line| line.remove.is_some_and(|removal| removal.data_change)).count();
+        let info = lines.iter().find_map(|line| line.commit_info.as_ref());
+        if removed == 0 || info.is_some_and(|info| info.lakebed_process.is_some()) {
+            return;
+        }
+        let operation = info.and_then(|info| info.operation.as_deref()).unwrap_or("unknown");
+        let operation: String = one_line_without_queries(operation).chars().take(OPERATION_CHARS_MAX).collect();
+        let location = &self.log.location;
+        tracing::warn!(
+            location,
+            version,
+            operation,
+            files = removed,
+            "another program removed rows; the days of this table cannot balance with the source"
+        );
     }
 }
 

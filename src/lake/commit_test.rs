@@ -107,17 +107,19 @@ async fn l2_a_foreign_append_in_between_is_passed_over() {
 async fn a_second_writer_is_refused() {
     let lake = Lake::new();
     let mut table = create(&lake).await;
+    table.commit(&[], lsn(10)).await.unwrap();
     let mut same_process = open(&lake.location).await;
     let transaction = format!(r#"{{"txn":{{"appId":"{}","version":15}}}}"#, progress().app_id());
-    lake.foreign_entry(1, &[&transaction]);
+    lake.foreign_entry(2, &[&transaction]);
     let error = table.commit(&[imaginary_file(&lake, 1)], lsn(20)).await.unwrap_err();
-    assert!(matches!(error, LakeError::SecondWriter { version: 1, .. }), "{error}");
+    assert!(matches!(error, LakeError::SecondWriter { version: 2, .. }), "{error}");
     assert_eq!(error.retry_class(), RetryClass::Definite);
+    assert!(error.to_string().contains("stop the other one, then start again"), "{error}");
     // A handle of this process is not another process: its entry may be an attempt that landed late.
     let mut table = open(&lake.location).await;
     table.commit(&[], lsn(16)).await.unwrap();
-    std::fs::remove_file(lake.log_file(1)).unwrap();
-    std::fs::rename(lake.log_file(2), lake.log_file(1)).unwrap();
+    std::fs::remove_file(lake.log_file(2)).unwrap();
+    std::fs::rename(lake.log_file(3), lake.log_file(2)).unwrap();
     let error = same_process.commit(&[imaginary_file(&lake, 1)], lsn(20)).await.unwrap_err();
     assert!(matches!(error, LakeError::InDoubt { .. }), "{error}");
 }

@@ -137,6 +137,36 @@ pub enum LakeError {
         /// The version that the other process wrote.
         version: u64,
     },
+    /// A commit of somebody who is gone came between: the rows held here may be in the lake already.
+    #[error(
+        "version {version} of the Delta table at {location} was committed by an attempt that had been given up; its rows are read \
+         again from what the table records"
+    )]
+    Overtaken {
+        /// The table's URL.
+        location: String,
+        /// The version that landed late, or the newest one.
+        version: u64,
+    },
+    /// The table stands still.
+    #[error(
+        "the Delta table at {location} is parked since {since}: it takes no rows until it is brought back by `lakebed repair`"
+    )]
+    Parked {
+        /// The table's URL.
+        location: String,
+        /// The position since which rows are missing.
+        since: Lsn,
+    },
+    /// A table property lets the recorded position expire.
+    #[error(
+        "the Delta table at {location} sets delta.setTransactionRetentionDuration, so its recorded position would expire and rows \
+         would be written twice; run ALTER TABLE … UNSET TBLPROPERTIES ('delta.setTransactionRetentionDuration')"
+    )]
+    ProgressExpires {
+        /// The table's URL.
+        location: String,
+    },
     /// An earlier commit of this handle did not end in a known state.
     #[error(
         "an earlier commit to the Delta table at {location} has an unknown outcome; open the table again to learn it"
@@ -159,6 +189,16 @@ pub enum LakeError {
         /// The table's URL.
         location: String,
         /// The rule that is broken, and where.
+        reason: String,
+    },
+    /// A record of lakebed beside the tables cannot be read.
+    #[error(
+        "the record at {location} cannot be read: {reason}; restore it, because without it nobody can tell whether changes are missing"
+    )]
+    Record {
+        /// The folder's URL.
+        location: String,
+        /// Which object, and what is wrong with it.
         reason: String,
     },
     /// A batch does not have the table's columns.
@@ -191,7 +231,9 @@ impl Classify for LakeError {
     fn retry_class(&self) -> RetryClass {
         match self {
             Self::Store { fault, .. } => fault.retry_class(),
-            Self::InDoubt { .. } | Self::Contended { .. } | Self::WriterBroken { .. } => RetryClass::Transient,
+            Self::InDoubt { .. } | Self::Overtaken { .. } | Self::Contended { .. } | Self::WriterBroken { .. } => {
+                RetryClass::Transient
+            }
             _ => RetryClass::Definite,
         }
     }

@@ -1,22 +1,14 @@
-//! Tables, rows and a store with scripted faults, for this room's tests.
+//! Tables and rows for this room's tests.
 
+pub(super) use super::scripted_store::{Fault, Request, ScriptedStore};
 use super::{LakeLocation, Progress, StagedFile};
 use crate::base::{ColumnType, Lsn, Partition, PartitionBy, SourceColumn, TableName, TableShape};
 use crate::buffer::PartitionBatch;
-use async_trait::async_trait;
 use chrono::NaiveDate;
 use deltalake::arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
 use deltalake::arrow::record_batch::RecordBatch;
-use deltalake::logstore::ObjectStoreRef;
-use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
-use futures::stream::BoxStream;
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tempfile::TempDir;
 use url::Url;
 
@@ -148,12 +140,17 @@ impl Lake {
         Self { folder, location }
     }
 
-    /// The same folder through a store that fails as scripted.
+    /// The same folder through a store whose writes of log entries fail as scripted.
     pub(super) fn with_faults(&self, faults: &[Fault]) -> LakeLocation {
+        let script: Vec<_> = faults.iter().map(|fault| (Request::PutEntry, *fault)).collect();
+        self.with_script(&script).0
+    }
+
+    /// The same folder through a store that fails as scripted, by the kind of request.
+    pub(super) fn with_script(&self, script: &[(Request, Fault)]) -> (LakeLocation, Arc<ScriptedStore>) {
         let url = Url::from_directory_path(self.folder.path()).unwrap();
-        let inner = Arc::new(deltalake::logstore::object_store::local::LocalFileSystem::new());
-        let faults = Mutex::new(faults.iter().copied().collect());
-        LakeLocation::with_store(&url, Arc::new(ScriptedStore { inner, faults }))
+        let store = Arc::new(ScriptedStore::new(script));
+        (LakeLocation::with_store(&url, store.clone()), store)
     }
 
     pub(super) fn log_file(&self, version: u64) -> std::path::PathBuf {
@@ -197,75 +194,4 @@ pub(super) fn imaginary_file(lake: &Lake, number: u32) -> StagedFile {
 
 pub(super) fn lsn(number: u64) -> Lsn {
     Lsn(number)
-}
-
-/// What happens to the next write of a log entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
-    /// Nothing.
-    Pass,
-    /// Not written, and a transient error.
-    Reject,
-    /// Not written, and a definite error.
-    Deny,
-    /// Written, and a transient error: the lost response.
-    FailAfterWrite,
-}
-
-#[derive(Debug)]
-struct ScriptedStore {
-    inner: ObjectStoreRef,
-    faults: Mutex<VecDeque<Fault>>,
-}
-
-impl fmt::Display for ScriptedStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "scripted {}", self.inner)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for ScriptedStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let entry = location.as_ref().contains("/_delta_log/") && location.as_ref().ends_with(".json");
-        let fault = if entry { self.faults.lock().unwrap().pop_front() } else { None };
-        let lost = || Error::Generic { store: "scripted", source: "no answer".into() };
-        match fault {
-            None | Some(Fault::Pass) => self.inner.put_opts(location, payload, options).await,
-            Some(Fault::Reject) => Err(lost()),
-            Some(Fault::Deny) => Err(Error::PermissionDenied { path: location.to_string(), source: "no".into() }),
-            Some(Fault::FailAfterWrite) => {
-                self.inner.put_opts(location, payload, options).await?;
-                Err(lost())
-            }
-        }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
 }

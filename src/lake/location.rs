@@ -69,7 +69,7 @@ impl LakeLocation {
     pub async fn probe(&self) -> Result<(), LakeError> {
         let location = self.to_string();
         self.create_local_folder().await?;
-        let store = self.log_store_at(&self.url)?.object_store(None);
+        let store = self.store()?;
         let name = Path::from(format!("_lakebed_probe_{}", Uuid::new_v4()));
         let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload = || PutPayload::from_static(b"lakebed");
@@ -97,6 +97,16 @@ impl LakeLocation {
         let mut url = self.url.clone();
         url.path_segments_mut().map_err(|()| refuse("it has no path"))?.pop_if_empty().extend(folders).push("");
         Ok(url)
+    }
+
+    /// The store, rooted at the lake's root.
+    pub(super) fn store(&self) -> Result<ObjectStoreRef, LakeError> {
+        Ok(self.log_store_at(&self.url)?.object_store(None))
+    }
+
+    /// The folder of lakebed's own objects of one kind, for one slot; whatever its name holds, it is one folder.
+    pub(super) fn own_folder(&self, kind: &'static str, slot: &str) -> Path {
+        Path::from("_lakebed").join(kind).join(slot)
     }
 
     /// The table library's store for a folder of the lake.

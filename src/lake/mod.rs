@@ -25,6 +25,7 @@
 //! Deliberately absent: commits that remove files, log cleanup (a maintenance task, never part of a commit), and any retry
 //! with a delay: a transient error goes back to the caller, who reopens the table.
 
+mod acknowledgement;
 mod actions;
 mod checkpoint;
 mod checkpoint_reader;
@@ -32,6 +33,8 @@ mod commit;
 mod days;
 mod encoder;
 mod error;
+mod finding;
+mod land;
 mod location;
 mod log;
 mod patience;
@@ -43,16 +46,30 @@ mod table;
 mod writer;
 
 #[cfg(test)]
+mod acknowledgement_test;
+#[cfg(test)]
 mod commit_test;
 #[cfg(test)]
+mod finding_test;
+#[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod foreign_test;
+#[cfg(test)]
+mod land_test;
+#[cfg(test)]
+mod park_test;
+#[cfg(test)]
+mod scripted_store;
 #[cfg(test)]
 mod table_test;
 #[cfg(test)]
 mod writer_test;
 
+pub use acknowledgement::{Acknowledgement, Acknowledgements};
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
+pub use finding::{Finding, FindingKind, findings, record_finding};
 pub use location::LakeLocation;
 pub use patience::Patience;
 pub use progress::{Durable, Progress};

@@ -2,8 +2,12 @@
 
 use crate::base::{Lsn, TableName};
 
-/// The first part of every application id that lakebed records.
+/// The first part of every application id that records progress.
 pub(super) const APPLICATION_PREFIX: &str = "lakebed/";
+
+/// The first part of the application ids that say since when a table stands still. It does not begin with
+/// [`APPLICATION_PREFIX`], so it never counts as a writer.
+const PARKED_PREFIX: &str = "lakebed-parked/";
 
 /// Whose progress a table records: one pipeline of one PostgreSQL system.
 ///
@@ -26,6 +30,13 @@ impl Progress {
     /// protocol, section "Transaction Identifiers").
     pub fn app_id(&self) -> String {
         format!("{}{}", self.feed(), self.epoch)
+    }
+
+    /// The `appId` under which the table is parked: its version is the position since which the table stands still, and 0 when
+    /// it does not any more.
+    pub(super) fn parked_app_id(&self) -> String {
+        let app_id = self.app_id();
+        format!("{PARKED_PREFIX}{}", app_id.strip_prefix(APPLICATION_PREFIX).unwrap_or(&app_id))
     }
 
     /// The application id without its epoch.
@@ -75,6 +86,7 @@ mod tests {
     fn an_application_id_names_everything_and_cannot_be_forged_by_a_name() {
         assert_eq!(progress("lakebed", 0).app_id(), "lakebed/7412/lakebed/public.security_event/0");
         assert_eq!(progress("a/b%", 1).app_id(), "lakebed/7412/a%2Fb%25/public.security_event/1");
+        assert_eq!(progress("a/b%", 1).parked_app_id(), "lakebed-parked/7412/a%2Fb%25/public.security_event/1");
     }
 
     #[test]
@@ -83,6 +95,7 @@ mod tests {
         assert!(!ours.is_forbidden_by(&progress("lakebed", 0).app_id()));
         assert!(!ours.is_forbidden_by(&ours.app_id()));
         assert!(!ours.is_forbidden_by("spark-streaming-query"));
+        assert!(!ours.is_forbidden_by(&progress("other", 2).parked_app_id()));
         assert!(ours.is_forbidden_by(&progress("lakebed", 2).app_id()));
         assert!(ours.is_forbidden_by(&progress("other", 0).app_id()));
     }

@@ -5,9 +5,10 @@
 use super::error::LakeError;
 use crate::base::{ColumnType, TableName, TableShape};
 use crate::buffer::arrow_schema;
-use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::arrow::datatypes::{Schema, SchemaRef};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Every name that a partition column can have, whatever the partitioning: a table may go from months to days.
 const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
@@ -76,6 +77,12 @@ impl LakeSchema {
         let distinct = (0..shape.columns.len()).filter(|index| is_distinct(shape, *index)).collect();
         let table = shape.table.clone();
         Ok(Self { table, arrow: arrow_schema(shape), fields, partition_columns, statistics, distinct })
+    }
+
+    /// No columns at all: of a table that is only to be parked.
+    pub(super) fn unknown(table: TableName) -> Self {
+        let arrow = Arc::new(Schema::empty());
+        Self { table, arrow, fields: Vec::new(), partition_columns: &[], statistics: Vec::new(), distinct: Vec::new() }
     }
 
     /// `metaData.schemaString`.

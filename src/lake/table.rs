@@ -27,8 +27,14 @@ pub struct LakeTable {
     /// The newest version known.
     pub(super) version: u64,
     pub(super) recorded: Lsn,
+    /// Since when the table stands still.
+    pub(super) parked: Option<Lsn>,
     /// A commit began and did not end in a known state.
     pub(super) in_doubt: bool,
+    /// An entry of this handle is in the log, so a former process that still tries meets it.
+    pub(super) fenced: bool,
+    /// The newest version of somebody else that was looked at for removed rows.
+    pub(super) looked_at: u64,
     pub(super) checkpoints: Checkpoints,
     pub(super) schema: Arc<LakeSchema>,
 }
@@ -63,11 +69,12 @@ impl LakeTable {
         }
     }
 
-    /// Opens a table that [`Self::create`] made, and checks that it is this pipeline's and that the source still fits it.
+    /// Opens a table that [`Self::create`] made, and checks that it is this pipeline's and that the source still fits it. The
+    /// schema of a parked table is not compared: see [`Self::parked`].
     ///
     /// # Errors
     /// [`LakeError::Missing`], [`LakeError::UnsupportedProtocol`], [`LakeError::SchemaDiffers`],
-    /// [`LakeError::ForeignProgress`], [`LakeError::NotLakebed`], and what the store says.
+    /// [`LakeError::ForeignProgress`], [`LakeError::NotLakebed`], [`LakeError::ProgressExpires`], and what the store says.
     pub async fn open(
         location: &LakeLocation,
         path: &str,
@@ -75,6 +82,23 @@ impl LakeTable {
         progress: &Progress,
     ) -> Result<LakeTable, LakeError> {
         let place = Place::of(location, path, shape, progress)?;
+        match place.log.read().await? {
+            Some(state) => place.opened(&state),
+            None => Err(LakeError::Missing { location: place.log.location }),
+        }
+    }
+
+    /// Opens a table whose source no longer fits it, or cannot be read at all, so that it can be parked. Every commit of rows is
+    /// refused.
+    ///
+    /// # Errors
+    /// As [`Self::open`], the schema aside.
+    pub async fn open_to_park(
+        location: &LakeLocation,
+        path: &str,
+        progress: &Progress,
+    ) -> Result<LakeTable, LakeError> {
+        let place = Place::unchecked(location, path, progress)?;
         match place.log.read().await? {
             Some(state) => place.opened(&state),
             None => Err(LakeError::Missing { location: place.log.location }),
@@ -89,6 +113,12 @@ impl LakeTable {
     /// [`Self::recorded`] as proof, for acknowledging at start what an earlier process made durable.
     pub fn durable(&self) -> Durable {
         Durable::new(self.recorded)
+    }
+
+    /// The position since which the table stands still, if it does: rows past it are not in the table, and every commit is
+    /// refused with [`LakeError::Parked`].
+    pub fn parked(&self) -> Option<Lsn> {
+        self.parked
     }
 
     /// The newest version known here.
@@ -121,36 +151,91 @@ struct Place {
 
 impl Place {
     fn of(location: &LakeLocation, path: &str, shape: &TableShape, progress: &Progress) -> Result<Self, LakeError> {
-        let schema = Arc::new(LakeSchema::of(shape)?);
+        let source = (Arc::new(LakeSchema::of(shape)?), Vec::from(actions::folder_rule(shape)));
+        Self::with_rules(location, path, source, progress, true)
+    }
+
+    /// Without a source to compare with.
+    fn unchecked(location: &LakeLocation, path: &str, progress: &Progress) -> Result<Self, LakeError> {
+        let source = (Arc::new(LakeSchema::unknown(progress.table.clone())), Vec::new());
+        Self::with_rules(location, path, source, progress, false)
+    }
+
+    fn with_rules(
+        location: &LakeLocation,
+        path: &str,
+        (schema, folder_rule): (Arc<LakeSchema>, Vec<(&'static str, String)>),
+        progress: &Progress,
+        checked: bool,
+    ) -> Result<Self, LakeError> {
         let url = location.table_url(path)?;
         let log_store = location.log_store_at(&url)?;
         let log = Log { store: log_store.object_store(None), location: shown(&url) };
-        let folder_rule = actions::folder_rule(shape);
-        let rules = Rules { schema, folder_rule, progress: progress.clone(), location: log.location.clone() };
+        let location = log.location.clone();
+        let rules = Rules { schema, folder_rule, progress: progress.clone(), location, checked };
         Ok(Self { log_store, log, rules })
     }
 
     fn opened(self, state: &LogState) -> Result<LakeTable, LakeError> {
-        self.rules.check_protocol(&state.protocol)?;
-        let recorded = self.rules.recorded(&state.transactions)?;
-        self.rules.check_metadata(&state.metadata)?;
+        let Standing { recorded, parked } = self.rules.standing(state)?;
         let schema = self.rules.schema.clone();
         let checkpoints = Checkpoints::new(state.checkpoint.unwrap_or(0), CHECKPOINT_INTERVAL);
         let Self { log_store, log, rules } = self;
-        Ok(LakeTable { log_store, log, rules, version: state.version, recorded, in_doubt: false, checkpoints, schema })
+        let (version, looked_at) = (state.version, state.version);
+        let (in_doubt, fenced) = (false, false);
+        Ok(LakeTable {
+            log_store,
+            log,
+            rules,
+            version,
+            recorded,
+            parked,
+            in_doubt,
+            fenced,
+            looked_at,
+            checkpoints,
+            schema,
+        })
     }
+}
+
+/// What a log says about this pipeline.
+pub(super) struct Standing {
+    pub(super) recorded: Lsn,
+    pub(super) parked: Option<Lsn>,
 }
 
 /// What a log must say for this pipeline to write to its table.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) schema: Arc<LakeSchema>,
-    folder_rule: [(&'static str, String); 3],
+    folder_rule: Vec<(&'static str, String)>,
     pub(super) progress: Progress,
     location: String,
+    /// Whether the table must fit the source: not when it is only to be parked.
+    pub(super) checked: bool,
 }
 
 impl Rules {
+    /// Checks a log and returns how far it is. Nothing is written to a parked table, so it may be in any state.
+    pub(super) fn standing(&self, state: &LogState) -> Result<Standing, LakeError> {
+        let app_id = self.progress.parked_app_id();
+        let parked = state.transactions.get(&app_id).and_then(|since| self.parked_since(*since));
+        if parked.is_none() {
+            self.check_protocol(&state.protocol)?;
+        }
+        let recorded = self.recorded(&state.transactions)?;
+        if parked.is_none() {
+            self.check_metadata(&state.metadata)?;
+        }
+        Ok(Standing { recorded, parked })
+    }
+
+    /// The meaning of a parked transaction's version.
+    pub(super) fn parked_since(&self, version: i64) -> Option<Lsn> {
+        u64::try_from(version).ok().filter(|since| *since > 0).map(Lsn)
+    }
+
     pub(super) fn check_protocol(&self, found: &Protocol) -> Result<(), LakeError> {
         let named = |features: &Option<Vec<String>>| features.clone().unwrap_or_default();
         let mut features = named(&found.reader_features);
@@ -170,6 +255,12 @@ impl Rules {
     }
 
     pub(super) fn check_metadata(&self, found: &Metadata) -> Result<(), LakeError> {
+        if !self.checked {
+            return Ok(());
+        }
+        if property(found, "delta.setTransactionRetentionDuration").is_some() {
+            return Err(LakeError::ProgressExpires { location: self.location.clone() });
+        }
         let schema: DeltaStruct = serde_json::from_str(&found.schema_string).map_err(|_| LakeError::Log {
             location: self.location.clone(),
             reason: "metaData.schemaString is not a Delta schema".to_owned(),
@@ -185,7 +276,7 @@ impl Rules {
 
     /// Rows put into folders by another rule than those that are there would be left out of answers.
     fn folder_differences(&self, found: &Metadata) -> Vec<String> {
-        let recorded = |key: &str| found.configuration.as_ref().and_then(|all| all.get(key)).and_then(Option::as_deref);
+        let recorded = |key: &str| property(found, key);
         let differing = self.folder_rule.iter().filter(|(key, wanted)| recorded(key) != Some(wanted.as_str()));
         let differing = differing.map(|(key, wanted)| {
             let found = recorded(key).unwrap_or("nothing");
@@ -222,6 +313,10 @@ impl Rules {
         let (found, expected) = (found.to_owned(), self.progress.app_id());
         LakeError::ForeignProgress { location: self.location.clone(), found, expected }
     }
+}
+
+fn property<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a str> {
+    metadata.configuration.as_ref().and_then(|all| all.get(key)).and_then(Option::as_deref)
 }
 
 /// Delta's transaction version is a signed long.
