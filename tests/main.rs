@@ -16,6 +16,7 @@ mod control;
 mod equality;
 mod faults;
 mod house;
+mod lineage;
 mod refusals;
 mod restart;
 mod supervision;

@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod init;
+mod lineage;
 mod query;
 mod run;
 mod skip;

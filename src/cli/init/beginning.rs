@@ -46,14 +46,25 @@ pub(super) enum Beginning {
     AtSlot {
         /// That position.
         at: Lsn,
-        /// What the lake misses before it, and that was accepted: tables that are there go on from it, too.
-        gap_accepted: bool,
+        /// What the lake misses before it, and that was accepted.
+        gap: Gap,
     },
     /// A new slot; every lake table begins, or goes on, at its consistent point.
     NewSlot {
         /// Rows that exist already are not copied, and that was accepted.
         accept_rows: bool,
     },
+}
+
+/// What goes on behind a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// Nothing: no change was ever passed over.
+    None,
+    /// Tables that are not there, or were restored from an older copy; the others have everything.
+    SomeTables,
+    /// Every table: the slot has forgotten what the lake does not know of.
+    Everywhere,
 }
 
 impl LakeSide {
@@ -150,7 +161,7 @@ impl LakeSide {
             return Err(error.context(removed_again(login, slot).await));
         }
         let mut created = Vec::with_capacity(self.tables.len());
-        match self.create_tables(beginning, at, &mut created).await {
+        match self.create_tables(beginning, at, known.as_ref(), &mut created).await {
             Ok(()) => lines.extend(created),
             Err(error) if is_new && created.is_empty() => {
                 let outcome = removed_again(login, slot).await;
@@ -185,7 +196,7 @@ impl LakeSide {
         }
         let recorded = |entry: &LakeEntry| match entry.recorded {
             None => at,
-            Some(recorded) if entry.goes_on(beginning) => recorded.max(at),
+            Some(recorded) if entry.goes_on(beginning, known) => recorded.max(at),
             Some(recorded) => recorded,
         };
         let record = Acknowledgement {
@@ -201,7 +212,7 @@ impl LakeSide {
 
     /// What the lake will miss, if anything that it had goes on behind a gap.
     fn missing(&self, beginning: &Beginning, at: Lsn, known: Option<&Acknowledgement>) -> Option<String> {
-        if matches!(beginning, Beginning::AtSlot { gap_accepted: false, .. }) {
+        if matches!(beginning, Beginning::AtSlot { gap: Gap::None, .. }) {
             return None;
         }
         let newest = self.tables.iter().filter_map(|entry| entry.recorded).max();
@@ -209,6 +220,7 @@ impl LakeSide {
         let begun: BTreeMap<String, Lsn> = self
             .tables
             .iter()
+            .filter(|entry| entry.recorded.is_none() || entry.goes_on(beginning, known))
             .map(|entry| (entry.shape.table.to_string(), entry.recorded.unwrap_or(Lsn::ZERO)))
             .filter(|(_, recorded)| *recorded < at)
             .collect();
@@ -222,7 +234,13 @@ impl LakeSide {
     }
 
     /// Adds a line for each table that is done, so that after an error it is known whether any is.
-    async fn create_tables(&self, beginning: &Beginning, at: Lsn, lines: &mut Vec<String>) -> anyhow::Result<()> {
+    async fn create_tables(
+        &self,
+        beginning: &Beginning,
+        at: Lsn,
+        known: Option<&Acknowledgement>,
+        lines: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
         for entry in &self.tables {
             let what = format!("lake table {}/{}", self.location, entry.path);
             let done = match (entry.recorded, beginning) {
@@ -233,7 +251,7 @@ impl LakeSide {
                         .await;
                     line(Done::Now, &format!("{what}, from {at}"))
                 }
-                (Some(recorded), _) if entry.goes_on(beginning) => {
+                (Some(recorded), _) if entry.goes_on(beginning, known) => {
                     let table = LakeTable::open(&self.location, &entry.path, &entry.shape, &entry.progress).await?;
                     go_on(table, at).await?;
                     line(Done::Now, &format!("{what} keeps its rows; gap accepted from {recorded} to {at}"))
@@ -256,8 +274,16 @@ impl LakeSide {
 
 impl LakeEntry {
     /// Whether a table that is there continues behind an accepted gap. A parked one stands still whatever happens.
-    fn goes_on(&self, beginning: &Beginning) -> bool {
-        let gap = matches!(beginning, Beginning::NewSlot { .. } | Beginning::AtSlot { gap_accepted: true, .. });
+    fn goes_on(&self, beginning: &Beginning, known: Option<&Acknowledgement>) -> bool {
+        let behind_record = || {
+            let expected = known.and_then(|known| known.tables.get(&self.shape.table.to_string()));
+            expected.is_some_and(|expected| self.recorded.is_some_and(|recorded| recorded < *expected))
+        };
+        let gap = match beginning {
+            Beginning::Complete | Beginning::AtSlot { gap: Gap::None, .. } => false,
+            Beginning::AtSlot { gap: Gap::SomeTables, .. } => behind_record(),
+            Beginning::AtSlot { gap: Gap::Everywhere, .. } | Beginning::NewSlot { .. } => true,
+        };
         gap && !self.parked
     }
 }

@@ -1,6 +1,6 @@
 //! A slot that is there already: whether its lake tables may be completed, or something would be missing without a word (W2).
 
-use super::beginning::Beginning;
+use super::beginning::{Beginning, Gap};
 use crate::base::{Lsn, TableName};
 use crate::pipeline::LineageError;
 use crate::source::{PublicationFacts, SlotFacts, quote_literal};
@@ -85,10 +85,12 @@ fn at_slot(side: SlotSide<'_>, tables: &[LakeState], from_now: bool) -> anyhow::
         );
     }
     if nothing_was_followed(confirmed, side.acknowledged, tables) {
-        return Ok(Beginning::AtSlot { at: confirmed, gap_accepted: false });
+        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None });
     }
     if from_now {
-        return Ok(Beginning::AtSlot { at: confirmed, gap_accepted: true });
+        let known = side.acknowledged.is_some_and(|acknowledged| confirmed <= acknowledged);
+        let gap = if known { Gap::SomeTables } else { Gap::Everywhere };
+        return Ok(Beginning::AtSlot { at: confirmed, gap });
     }
     if let Some(acknowledged) = side.acknowledged.filter(|acknowledged| *acknowledged < confirmed) {
         bail!(LineageError::SlotAheadOfLake { slot: slot.name.clone(), confirmed, acknowledged });
@@ -197,8 +199,8 @@ mod tests {
         judge(side, ("lakebed", Some(&publication(published))), tables, from_now).map_err(|error| error.to_string())
     }
 
-    fn at_slot(gap_accepted: bool) -> Result<Beginning, String> {
-        Ok(Beginning::AtSlot { at: AT, gap_accepted })
+    fn at_slot(gap: Gap) -> Result<Beginning, String> {
+        Ok(Beginning::AtSlot { at: AT, gap })
     }
 
     #[test]
@@ -218,15 +220,15 @@ mod tests {
     #[test]
     fn an_init_that_failed_between_two_tables_goes_on_and_a_lost_table_is_a_gap() {
         let begun = [lake("a", Some(AT), true), lake("b", None, false)];
-        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), at_slot(false));
+        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), at_slot(Gap::None));
         let followed = [lake("a", Some(AT), false), lake("b", None, false)];
         let elsewhere = [lake("a", Some(Lsn(255)), true), lake("b", None, false)];
         for tables in [followed, elsewhere] {
             let refused = judged(&slot(), &["a", "b"], &tables, false).unwrap_err();
             assert!(refused.contains("no lake table for public.b") && !refused.contains("interrupted"), "{refused}");
-            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), at_slot(true));
+            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), at_slot(Gap::SomeTables));
         }
-        assert_eq!(with_record(&slot(), None, &["a", "b"], &begun, false), at_slot(false), "nor a record yet");
+        assert_eq!(with_record(&slot(), None, &["a", "b"], &begun, false), at_slot(Gap::None), "nor a record yet");
         let none = [lake("a", None, false), lake("b", None, false)];
         let refused = judged(&slot(), &["a", "b"], &none, false).unwrap_err();
         assert!(refused.contains("continues without loss"), "{refused}");
@@ -238,14 +240,18 @@ mod tests {
         for (acknowledged, words) in [(Some(Lsn(255)), "advanced, or dropped and made again"), (None, "no record")] {
             let refused = with_record(&slot(), acknowledged, &["a"], &tables, false).unwrap_err();
             assert!(refused.contains(words) && refused.contains("--from-now"), "{refused}");
-            assert_eq!(with_record(&slot(), acknowledged, &["a"], &tables, true), at_slot(true));
+            assert_eq!(with_record(&slot(), acknowledged, &["a"], &tables, true), at_slot(Gap::Everywhere));
         }
         let restored = [LakeState { expected: Some(AT), ..lake("a", Some(Lsn(200)), false) }];
         let refused = judged(&slot(), &["a"], &restored, false).unwrap_err();
         assert!(refused.contains("restored from an older copy") && refused.contains("--from-now"), "{refused}");
-        assert_eq!(judged(&slot(), &["a"], &restored, true), at_slot(true));
+        assert_eq!(judged(&slot(), &["a"], &restored, true), at_slot(Gap::SomeTables));
         let created = [lake("a", Some(AT), true)];
-        assert_eq!(with_record(&slot(), None, &["a"], &created, false), at_slot(false), "an init that was interrupted");
+        assert_eq!(
+            with_record(&slot(), None, &["a"], &created, false),
+            at_slot(Gap::None),
+            "an init that was interrupted"
+        );
         assert_eq!(with_record(&slot(), Some(Lsn(257)), &["a"], &tables, false), Ok(Beginning::Complete));
     }
 
