@@ -17,6 +17,7 @@ mod crashes;
 mod equality;
 mod faults;
 mod house;
+mod lineage;
 mod refusals;
 mod restart;
 mod supervision;

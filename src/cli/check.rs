@@ -25,7 +25,7 @@ use super::Exit;
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::pipeline::table_rules;
-use crate::source::{self, ServerFacts, SourceError, TableFacts};
+use crate::source::{self, ServerFacts, SlotFacts, SourceError, TableFacts};
 use anyhow::Context;
 use std::io::Write;
 use tokio_postgres::Client;
@@ -47,11 +47,7 @@ pub(super) async fn run(args: &CheckArgs, pipeline: &Pipeline) -> anyhow::Result
     let cron_settings = args.cron_url.as_deref().map(Settings::from_url).transpose().context("--cron-url")?;
     let mut findings = Findings::default();
     let seen = source_side(&mut findings, pipeline, &settings).await;
-    let (tables, system) = match &seen {
-        Some(seen) => (seen.tables.as_slice(), Some(seen.server.system_identifier.as_str())),
-        None => (&[][..], None),
-    };
-    lake_side::check(&mut findings, pipeline, tables, system).await;
+    lake_side::check(&mut findings, pipeline, &settings, seen.as_ref()).await;
     if let Some(cron_settings) = &cron_settings {
         partman::check_cron(&mut findings, cron_settings, settings.database()).await;
     }
@@ -63,6 +59,8 @@ pub(super) async fn run(args: &CheckArgs, pipeline: &Pipeline) -> anyhow::Result
 /// What the source side told, for the lake side.
 struct Seen {
     server: ServerFacts,
+    /// If there is one that can be used.
+    slot: Option<SlotFacts>,
     tables: Vec<TableFacts>,
 }
 
@@ -94,7 +92,7 @@ async fn look(
     let publication = source::publication(client, &pipeline.source.publication).await?;
     publication::check(findings, publication.as_ref(), pipeline);
     let slot = source::slot(client, &pipeline.source.slot).await?;
-    slot::check(findings, slot.as_ref(), &pipeline.source.slot, &server);
+    slot::check(findings, slot.as_ref(), &pipeline.source, &server);
 
     let generated_published = publication.is_some_and(|publication| publication.generated_stored);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
@@ -109,5 +107,6 @@ async fn look(
             }
         }
     }
-    Ok(Seen { server, tables })
+    let slot = slot.filter(|slot| slot.unusable(&server.database).is_none());
+    Ok(Seen { server, slot, tables })
 }

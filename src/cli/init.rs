@@ -2,12 +2,13 @@
 //!
 //! The order is: look at everything and refuse what cannot end well, then SQL as owner or administrator in one transaction, then the
 //! slot through the pipeline's **own** login, which proves login, `pg_hba.conf` and REPLICATION, then the lake tables, whose
-//! first record is the slot's consistent point. A second run finds everything there and says so (W2: a slot is created here
+//! first record is the slot's consistent point, and last the acknowledgement record, without which `run` does not start. A second run finds everything there and says so (W2: a slot is created here
 //! and nowhere else; what would leave a gap is refused unless `--from-now` accepts it).
 
 mod beginning;
 mod dry_run;
 mod existing_slot;
+mod record;
 
 use self::beginning::{Beginning, LakeSide};
 use super::Exit;
@@ -72,7 +73,8 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
     let steps = source::plan(client, &wanted).await?;
     if args.dry_run {
         let cron_step = cron.as_ref().map(|cron| &cron.step);
-        print(&dry_run::text(&steps, cron_step, &beginning, &pipeline.source.slot, &lake))?;
+        let slot = beginning.dry_run_text(pipeline, &seen.server);
+        print(&dry_run::text(&steps, cron_step, &slot, &lake))?;
         return Ok(Exit::Done);
     }
     ensure!(

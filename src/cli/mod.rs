@@ -7,8 +7,10 @@
 mod check;
 mod demo;
 mod init;
+mod lineage;
 mod query;
 mod run;
+mod skip;
 mod status;
 
 use crate::config::{ConfigError, Pipeline};
@@ -55,6 +57,8 @@ enum Verb {
     Init(init::InitArgs),
     /// Follow the WAL into the lake until stopped
     Run(run::RunArgs),
+    /// Step over one transaction that cannot be kept, and leave a finding about it
+    Skip(skip::SkipArgs),
     /// Slot, lag, and one line a day
     Status(status::StatusArgs),
     /// Answer SQL over the lake
@@ -113,6 +117,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
             match other {
                 Verb::Check(args) => Box::pin(check::run(args, &pipeline)).await,
                 Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
+                Verb::Skip(args) => Box::pin(skip::run(args, &pipeline)).await,
                 Verb::Status(args) => Box::pin(status::run(args, &pipeline)).await,
                 Verb::Query(args) => Box::pin(query::run(args, &pipeline)).await,
                 Verb::Run(_) | Verb::Demo(_) => Ok(Exit::Usage),

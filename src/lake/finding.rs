@@ -27,13 +27,17 @@ pub enum FindingKind {
     Parked,
     /// The transaction whose commit is at a position was stepped over.
     Skipped,
+    /// What was committed before a position, and behind what the lake held, is missing, and that was accepted.
+    Gap,
 }
 
 impl FindingKind {
-    fn name(self) -> &'static str {
+    /// One word for names and reports.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Parked => "parked",
             Self::Skipped => "skipped",
+            Self::Gap => "gap",
         }
     }
 }

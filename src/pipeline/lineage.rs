@@ -3,10 +3,12 @@
 //! Three witnesses are heard: the server (who it is, its timeline and what that descends from, how far it has written), the slot
 //! (what it was told to forget), and the lake (what its acknowledgement record says was acknowledged, and how far each table is).
 //! Whenever they contradict each other something is missing or would be skipped, so nothing is followed until a person has
-//! decided. Pure: whoever asks has read everything before.
+//! decided. [`judge`] is pure: whoever asks has read everything before, the slot before the record, because a running pipeline
+//! writes the record first.
 
 use crate::base::{Classify, Lsn, RetryClass};
-use crate::wal::TimelineSwitch;
+use crate::lake::Acknowledgement;
+use crate::wal::{ReplicationConnection, TimelineSwitch, WalError};
 use std::collections::BTreeMap;
 
 /// The server's word.
@@ -22,6 +24,19 @@ pub struct Lineage {
     pub history: Vec<TimelineSwitch>,
 }
 
+impl Lineage {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// As any command of the connection.
+    pub async fn read(connection: &mut ReplicationConnection) -> Result<Self, WalError> {
+        let system = connection.identify_system().await?;
+        let history = connection.timeline_history(system.timeline).await?;
+        let (timeline, flushed) = (system.timeline, system.flushed);
+        Ok(Self { system_identifier: system.system_identifier, timeline, flushed, history })
+    }
+}
+
 /// The lake's word: the newest acknowledgement record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
@@ -33,6 +48,13 @@ pub struct Recorded {
     pub acknowledged: Lsn,
     /// How far each table (`schema.table`) was then.
     pub tables: BTreeMap<String, Lsn>,
+}
+
+impl From<Acknowledgement> for Recorded {
+    fn from(record: Acknowledgement) -> Self {
+        let Acknowledgement { system_identifier, timeline, acknowledged, tables, recorded_at: _ } = record;
+        Self { system_identifier, timeline, acknowledged, tables }
+    }
 }
 
 /// One lake table as it is now.
@@ -82,7 +104,7 @@ pub enum LineageError {
     )]
     SlotAheadOfLake { slot: String, confirmed: Lsn, acknowledged: Lsn },
     #[error(
-        "the lake table of {table} is recorded up to WAL position {recorded}, but it was at {expected} when that was acknowledged: it was restored from an older copy, and changes between the two are missing; put the newer copy back, or copy the missing days again"
+        "the lake table of {table} is recorded up to WAL position {recorded}, but it was at {expected} when that was acknowledged: it was restored from an older copy, and changes between the two are missing; put the newer copy back, or accept that gap with `lakebed init --from-now`"
     )]
     TableBehindRecord { table: String, recorded: Lsn, expected: Lsn },
     #[error(

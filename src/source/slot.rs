@@ -1,7 +1,7 @@
 //! The replication slot: where it stands, what it holds back, and who holds it (W2, the reading half).
 
-use super::SourceError;
 use super::read::{field, position, read, unsigned};
+use super::{Headroom, SourceError};
 use crate::base::Lsn;
 use std::fmt;
 use tokio_postgres::Client;
@@ -69,6 +69,16 @@ impl SlotFacts {
     /// Whether the server threw its WAL away or invalidated it: nothing can be read from it any more.
     pub fn is_lost(&self) -> bool {
         self.wal_status.as_deref() == Some("lost") || self.invalidation_reason.is_some()
+    }
+
+    /// Its distance from being lost, under the server's `max_slot_wal_keep_size`.
+    pub fn headroom(&self, limit_bytes: Option<u64>) -> Headroom {
+        Headroom {
+            wal_status: self.wal_status.clone(),
+            safe_wal_bytes: self.safe_wal_bytes,
+            retained_bytes: self.retained_bytes,
+            limit_bytes,
+        }
     }
 
     /// What stands against using this slot in `database`, with its remedy. A slot that another session holds is fine here.

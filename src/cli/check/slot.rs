@@ -1,11 +1,49 @@
 //! The slot: there, sound, and how far from being lost.
 
 use super::finding::{Area, Findings};
-use crate::source::{ServerFacts, SlotFacts};
+use crate::config::SourceSection;
+use crate::source::{Pressure, ServerFacts, SlotFacts};
+use crate::wal::FAILOVER_VERSION_MIN;
 use bytesize::ByteSize;
 
-pub(super) fn check(findings: &mut Findings, slot: Option<&SlotFacts>, name: &str, server: &ServerFacts) {
-    judge(findings, slot, name, &server.database);
+pub(super) fn check(findings: &mut Findings, slot: Option<&SlotFacts>, source: &SourceSection, server: &ServerFacts) {
+    judge(findings, slot, &source.slot, &server.database);
+    if let Some(slot) = slot.filter(|slot| slot.unusable(&server.database).is_none()) {
+        judge_headroom(findings, slot, server.slot_wal_keep_bytes);
+        if source.failover && server.version >= FAILOVER_VERSION_MIN && !slot.failover {
+            findings.warning(
+                Area::Slot,
+                format!("slot {} is not kept through a failover: a promoted standby could not be followed", slot.name),
+                "stop lakebed run, then lakebed init; or failover = false in [source]",
+            );
+        }
+    }
+}
+
+fn judge_headroom(findings: &mut Findings, slot: &SlotFacts, limit_bytes: Option<u64>) {
+    const AREA: Area = Area::Slot;
+    let name = &slot.name;
+    let Some(limit) = limit_bytes else {
+        let what = "max_slot_wal_keep_size has no limit: the slot cannot be lost, but what it retains can fill the server's disk";
+        return findings.ok(AREA, what);
+    };
+    let headroom = slot.headroom(limit_bytes);
+    let safe = ByteSize(slot.safe_wal_bytes.unwrap_or(0));
+    let what = format!(
+        "slot {name} has {safe} of {} left before it may be lost ({} %, {})",
+        ByteSize(limit),
+        headroom.safe_percent().unwrap_or(0),
+        headroom.pressure().name()
+    );
+    let remedy =
+        "start lakebed run, or see with lakebed status why it does not catch up; or raise max_slot_wal_keep_size";
+    match headroom.pressure() {
+        Pressure::Ample => findings.ok(AREA, what),
+        Pressure::Low => findings.warning(AREA, what, remedy),
+        // Said already when the server calls it unreserved.
+        Pressure::Critical if slot.wal_status.as_deref() == Some("unreserved") => {}
+        Pressure::Critical => findings.error(AREA, what, remedy),
+    }
 }
 
 fn judge(findings: &mut Findings, slot: Option<&SlotFacts>, name: &str, database: &str) {
@@ -73,6 +111,13 @@ mod tests {
             let mut findings = Findings::default();
             judge(&mut findings, Some(&SlotFacts { wal_status: Some(status.into()), ..slot.clone() }), "lakebed", "d");
             assert_eq!(findings.all()[0].severity, expected, "{status}");
+        }
+        for (safe, limit, expected) in
+            [(None, None, Ok), (Some(50), Some(100), Ok), (Some(39), Some(100), Warning), (Some(14), Some(100), Error)]
+        {
+            let mut findings = Findings::default();
+            judge_headroom(&mut findings, &SlotFacts { safe_wal_bytes: safe, ..slot.clone() }, limit);
+            assert_eq!(findings.all()[0].severity, expected, "{safe:?}");
         }
         let mut findings = Findings::default();
         judge(&mut findings, Some(&SlotFacts { active: false, ..slot }), "lakebed", "d");

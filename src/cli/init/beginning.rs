@@ -1,15 +1,19 @@
 //! Where the pipeline begins: slot and lake tables, which must agree, and every way in which they may not.
 
 use super::dry_run::one_line;
-use super::existing_slot::{self, LakeState};
+use super::existing_slot::{self, LakeState, SlotSide};
+use super::record;
 use super::{Done, Recorded, Seen, line, names, note};
 use crate::base::{Lsn, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
-use crate::lake::{Acknowledgement, Acknowledgements, LakeError, LakeLocation, LakeTable, Patience, Progress};
+use crate::lake::{Acknowledgement, LakeError, LakeLocation, LakeTable, Progress};
+use crate::pipeline::TableMark;
 use crate::source::{self, ServerFacts, TableFacts, quote_literal};
-use crate::wal::ReplicationConnection;
+use crate::wal::{FAILOVER_VERSION_MIN, ReplicationConnection};
 use anyhow::{Context, bail, ensure};
+use chrono::Utc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -29,6 +33,8 @@ struct LakeEntry {
     recorded: Recorded,
     /// Present, and nothing was committed since its creation.
     only_created: bool,
+    /// It stands still on purpose, and goes on doing so.
+    parked: bool,
 }
 
 /// What has to be done about the slot.
@@ -36,13 +42,29 @@ struct LakeEntry {
 pub(super) enum Beginning {
     /// Slot and lake tables are there.
     Complete,
-    /// The slot is there; missing lake tables begin at its confirmed position.
-    AtSlot(Lsn),
+    /// The slot is there; what is missing in the lake, tables or record, begins at its confirmed position.
+    AtSlot {
+        /// That position.
+        at: Lsn,
+        /// What the lake misses before it, and that was accepted.
+        gap: Gap,
+    },
     /// A new slot; every lake table begins, or goes on, at its consistent point.
     NewSlot {
         /// Rows that exist already are not copied, and that was accepted.
         accept_rows: bool,
     },
+}
+
+/// What goes on behind a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// Nothing: no change was ever passed over.
+    None,
+    /// Tables that are not there, or were restored from an older copy; the others have everything.
+    SomeTables,
+    /// Every table: the slot has forgotten what the lake does not know of.
+    Everywhere,
 }
 
 impl LakeSide {
@@ -67,12 +89,13 @@ impl LakeSide {
                 epoch: 0,
             };
             let path = section.lake_path().to_owned();
-            let (recorded, only_created) = match LakeTable::open(&location, &path, &facts.shape, &progress).await {
-                Ok(table) => (Some(table.recorded()), table.version() == 0),
-                Err(LakeError::Missing { .. }) => (None, false),
-                Err(error) => return Err(error.into()),
-            };
-            entries.push(LakeEntry { shape: facts.shape.clone(), path, progress, recorded, only_created });
+            let (recorded, only_created, parked) =
+                match LakeTable::open(&location, &path, &facts.shape, &progress).await {
+                    Ok(table) => (Some(table.recorded()), table.version() == 0, table.parked().is_some()),
+                    Err(LakeError::Missing { .. }) => (None, false, false),
+                    Err(error) => return Err(error.into()),
+                };
+            entries.push(LakeEntry { shape: facts.shape.clone(), path, progress, recorded, only_created, parked });
         }
         Ok(Self { location, tables: entries })
     }
@@ -81,13 +104,23 @@ impl LakeSide {
         self.tables.iter().filter(|entry| entry.recorded.is_some()).map(|entry| &entry.shape)
     }
 
-    fn states(&self) -> Vec<LakeState> {
+    fn states(&self, record: Option<&Acknowledgement>) -> Vec<LakeState> {
+        let expected = |entry: &LakeEntry| record?.tables.get(&entry.shape.table.to_string()).copied();
         let state = |entry: &LakeEntry| LakeState {
             table: entry.shape.table.clone(),
             recorded: entry.recorded,
             only_created: entry.only_created,
+            expected: expected(entry).filter(|_| !entry.parked),
         };
         self.tables.iter().map(state).collect()
+    }
+
+    fn marks(&self) -> Vec<TableMark> {
+        let mark = |entry: &LakeEntry| {
+            let recorded = entry.recorded?;
+            Some(TableMark { table: entry.shape.table.to_string(), recorded, parked: entry.parked })
+        };
+        self.tables.iter().filter_map(mark).collect()
     }
 
     /// Creates the slot if need be, then the lake tables; one line each. The slot is created through the pipeline's own login. If
@@ -108,12 +141,19 @@ impl LakeSide {
             system.system_identifier == seen.server.system_identifier,
             "--admin-url and [source].url lead to two different servers; let both name the same one"
         );
+        let known = record::newest(&self.location, slot).await?;
+        record::refuse_other_lineage(&mut connection, slot, known.as_ref(), &self.marks()).await?;
         let (at, done) = match beginning {
             Beginning::Complete => (Lsn::ZERO, Done::Already),
-            Beginning::AtSlot(confirmed) => (*confirmed, Done::Already),
-            Beginning::NewSlot { .. } => (create_slot(&mut connection, slot).await?, Done::Now),
+            Beginning::AtSlot { at, .. } => (*at, Done::Already),
+            Beginning::NewSlot { .. } => {
+                (create_slot(&mut connection, slot, pipeline.source.failover).await?, Done::Now)
+            }
         };
         let mut lines = vec![line(done, &format!("slot {slot}"))];
+        if done == Done::Already && pipeline.source.failover {
+            lines.extend(enable_failover(client, &mut connection, slot).await?);
+        }
         let is_new = matches!(beginning, Beginning::NewSlot { .. });
         if *beginning == (Beginning::NewSlot { accept_rows: false })
             && let Err(error) = refuse_rows_meanwhile(client, self.begun_here(&seen.tables)).await
@@ -121,7 +161,7 @@ impl LakeSide {
             return Err(error.context(removed_again(login, slot).await));
         }
         let mut created = Vec::with_capacity(self.tables.len());
-        match self.create_tables(beginning, at, &mut created).await {
+        match self.create_tables(beginning, at, known.as_ref(), &mut created).await {
             Ok(()) => lines.extend(created),
             Err(error) if is_new && created.is_empty() => {
                 let outcome = removed_again(login, slot).await;
@@ -133,33 +173,59 @@ impl LakeSide {
                 return Err(error.context(left));
             }
         }
-        let confirmed = source::slot(client, slot).await?.and_then(|slot| slot.confirmed);
-        let system = (system.system_identifier, system.timeline);
-        lines.extend(self.record(slot, system, if is_new { at } else { confirmed.unwrap_or(at) }, is_new).await?);
+        if *beginning != Beginning::Complete {
+            let timeline = system.timeline;
+            self.leave_record(beginning, at, known.as_ref(), slot, (seen, timeline)).await.context(
+                "what the slot has acknowledged could not be recorded (what was made stays: run init again with the same options)",
+            )?;
+        }
         Ok(lines)
     }
 
-    /// What the slot has acknowledged is noted in the lake before anything follows it (W2): without a note, or with a new slot.
-    async fn record(
+    /// The record from which `run` goes on, and a finding about what is missing before it.
+    async fn leave_record(
         &self,
+        beginning: &Beginning,
+        at: Lsn,
+        known: Option<&Acknowledgement>,
         slot: &str,
-        (system_identifier, timeline): (String, u32),
-        acknowledged: Lsn,
-        is_new: bool,
-    ) -> anyhow::Result<Option<String>> {
-        let (mut records, known) = Acknowledgements::open(&self.location, slot).await?;
-        if known.is_some() && !is_new {
-            return Ok(None);
+        (seen, timeline): (&Seen, u32),
+    ) -> anyhow::Result<()> {
+        if let Some(missing) = self.missing(beginning, at, known) {
+            record::accept_gap(&self.location, slot, at, missing).await?;
         }
-        let tables = self.tables.iter().map(|entry| {
-            let recorded = if is_new { acknowledged } else { entry.recorded.unwrap_or(acknowledged) };
-            (entry.shape.table.to_string(), recorded)
-        });
-        let tables = tables.collect();
-        let record =
-            Acknowledgement { system_identifier, timeline, acknowledged, tables, recorded_at: chrono::Utc::now() };
-        records.write(&record, &Patience::none()).await?;
-        Ok(Some(line(Done::Now, &format!("record of what slot {slot} has acknowledged: {acknowledged}"))))
+        let recorded = |entry: &LakeEntry| match entry.recorded {
+            None => at,
+            Some(recorded) if entry.goes_on(beginning, known) => recorded.max(at),
+            Some(recorded) => recorded,
+        };
+        let record = Acknowledgement {
+            system_identifier: seen.server.system_identifier.clone(),
+            timeline,
+            // The slot may not have heard of what the record says.
+            acknowledged: known.map_or(at, |known| known.acknowledged.max(at)),
+            tables: self.tables.iter().map(|entry| (entry.shape.table.to_string(), recorded(entry))).collect(),
+            recorded_at: Utc::now(),
+        };
+        record::write(&self.location, slot, &record).await
+    }
+
+    /// What the lake will miss, if anything that it had goes on behind a gap.
+    fn missing(&self, beginning: &Beginning, at: Lsn, known: Option<&Acknowledgement>) -> Option<String> {
+        if matches!(beginning, Beginning::AtSlot { gap: Gap::None, .. }) {
+            return None;
+        }
+        let newest = self.tables.iter().filter_map(|entry| entry.recorded).max();
+        let held = newest.max(known.map(|known| known.acknowledged))?;
+        let begun: BTreeMap<String, Lsn> = self
+            .tables
+            .iter()
+            .filter(|entry| entry.recorded.is_none() || entry.goes_on(beginning, known))
+            .map(|entry| (entry.shape.table.to_string(), entry.recorded.unwrap_or(Lsn::ZERO)))
+            .filter(|(_, recorded)| *recorded < at)
+            .collect();
+        let tables: Vec<String> = begun.into_iter().map(|(table, from)| format!("{table} from {from}")).collect();
+        Some(format!("changes before {at} may be missing ({}; the lake held {held})", tables.join(", ")))
     }
 
     /// The configured tables whose lake tables are still to be created.
@@ -168,7 +234,13 @@ impl LakeSide {
     }
 
     /// Adds a line for each table that is done, so that after an error it is known whether any is.
-    async fn create_tables(&self, beginning: &Beginning, at: Lsn, lines: &mut Vec<String>) -> anyhow::Result<()> {
+    async fn create_tables(
+        &self,
+        beginning: &Beginning,
+        at: Lsn,
+        known: Option<&Acknowledgement>,
+        lines: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
         for entry in &self.tables {
             let what = format!("lake table {}/{}", self.location, entry.path);
             let done = match (entry.recorded, beginning) {
@@ -179,7 +251,7 @@ impl LakeSide {
                         .await;
                     line(Done::Now, &format!("{what}, from {at}"))
                 }
-                (Some(recorded), Beginning::NewSlot { .. }) => {
+                (Some(recorded), _) if entry.goes_on(beginning, known) => {
                     let table = LakeTable::open(&self.location, &entry.path, &entry.shape, &entry.progress).await?;
                     go_on(table, at).await?;
                     line(Done::Now, &format!("{what} keeps its rows; gap accepted from {recorded} to {at}"))
@@ -200,6 +272,22 @@ impl LakeSide {
     }
 }
 
+impl LakeEntry {
+    /// Whether a table that is there continues behind an accepted gap. A parked one stands still whatever happens.
+    fn goes_on(&self, beginning: &Beginning, known: Option<&Acknowledgement>) -> bool {
+        let behind_record = || {
+            let expected = known.and_then(|known| known.tables.get(&self.shape.table.to_string()));
+            expected.is_some_and(|expected| self.recorded.is_some_and(|recorded| recorded < *expected))
+        };
+        let gap = match beginning {
+            Beginning::Complete | Beginning::AtSlot { gap: Gap::None, .. } => false,
+            Beginning::AtSlot { gap: Gap::SomeTables, .. } => behind_record(),
+            Beginning::AtSlot { gap: Gap::Everywhere, .. } | Beginning::NewSlot { .. } => true,
+        };
+        gap && !self.parked
+    }
+}
+
 /// Records that the table goes on at `at`; a run that was interrupted here before finds it recorded.
 async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
     if table.recorded() < at {
@@ -210,8 +298,8 @@ async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
 }
 
 /// The server finds a consistent point only after every transaction that runs now has ended.
-async fn create_slot(connection: &mut ReplicationConnection, slot: &str) -> anyhow::Result<Lsn> {
-    let mut creation = Box::pin(connection.create_slot(slot, false));
+async fn create_slot(connection: &mut ReplicationConnection, slot: &str, failover: bool) -> anyhow::Result<Lsn> {
+    let mut creation = Box::pin(connection.create_slot(slot, failover));
     let created = tokio::select! {
         created = &mut creation => created,
         () = tokio::time::sleep(SLOT_CREATION_NOTE_AFTER) => {
@@ -220,6 +308,32 @@ async fn create_slot(connection: &mut ReplicationConnection, slot: &str) -> anyh
         }
     };
     Ok(created?.consistent_point)
+}
+
+/// Has a slot that is there kept through a failover, where the server can; what stands against it is only noted.
+async fn enable_failover(
+    client: &Client,
+    connection: &mut ReplicationConnection,
+    slot: &str,
+) -> anyhow::Result<Option<String>> {
+    if connection.server_version() < FAILOVER_VERSION_MIN {
+        return Ok(None);
+    }
+    let facts = source::slot(client, slot).await?;
+    let Some(facts) = facts.filter(|facts| !facts.failover) else { return Ok(None) };
+    if facts.active {
+        note(&format!(
+            "slot {slot} is not kept through a failover, which cannot be changed while it is in use: stop lakebed run, then run init again"
+        ));
+        return Ok(None);
+    }
+    match connection.enable_failover(slot).await {
+        Ok(()) => Ok(Some(line(Done::Now, &format!("failover of slot {slot}")))),
+        Err(error) => {
+            note(&format!("slot {slot} is not kept through a failover: {error}"));
+            Ok(None)
+        }
+    }
 }
 
 /// Removes a slot made just now, and says in a few words what became of it.
@@ -253,7 +367,10 @@ impl Beginning {
         match slot {
             Some(slot) => {
                 let publication = (pipeline.source.publication.as_str(), seen.publication.as_ref());
-                existing_slot::judge(&slot, publication, &lake.states(), from_now)
+                // After the slot: a pipeline that runs records first what it acknowledges then.
+                let record = record::newest(&lake.location, &pipeline.source.slot).await?;
+                let side = SlotSide { slot: &slot, acknowledged: record.as_ref().map(|record| record.acknowledged) };
+                existing_slot::judge(side, publication, &lake.states(record.as_ref()), from_now)
             }
             None => {
                 ensure!(
@@ -270,12 +387,15 @@ impl Beginning {
         }
     }
 
-    pub(super) fn dry_run_text(self, slot: &str) -> String {
+    pub(super) fn dry_run_text(self, pipeline: &Pipeline, server: &ServerFacts) -> String {
+        let slot = &pipeline.source.slot;
+        let failover = pipeline.source.failover && server.version >= FAILOVER_VERSION_MIN;
         match self {
-            Self::Complete | Self::AtSlot(_) => format!("\n-- already there: slot {}\n", one_line(slot)),
+            Self::Complete | Self::AtSlot { .. } => format!("\n-- already there: slot {}\n", one_line(slot)),
             Self::NewSlot { .. } => format!(
-                "\n-- As the pipeline's login, after everything above:\nSELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput');\n",
-                quote_literal(slot)
+                "\n-- As the pipeline's login, after everything above:\nSELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput'{});\n",
+                quote_literal(slot),
+                if failover { ", failover => true" } else { "" }
             ),
         }
     }

@@ -1,10 +1,10 @@
 //! What `--dry-run` prints: a script for psql in the pipeline's database. What does not belong there stands in comments.
 
-use super::beginning::{Beginning, LakeSide};
+use super::beginning::LakeSide;
 use crate::source::Step;
 
 /// The whole script.
-pub(super) fn text(steps: &[Step], cron: Option<&Step>, beginning: &Beginning, slot: &str, lake: &LakeSide) -> String {
+pub(super) fn text(steps: &[Step], cron: Option<&Step>, slot: &str, lake: &LakeSide) -> String {
     let mut text = String::from("-- lakebed init --dry-run: nothing was changed\nSET search_path = '';\nBEGIN;\n");
     for step in steps {
         if step.present {
@@ -17,7 +17,7 @@ pub(super) fn text(steps: &[Step], cron: Option<&Step>, beginning: &Beginning, s
     if steps.iter().any(|step| !step.present && step.what.starts_with("login ")) {
         text.push_str("\n-- The login's password is not printed. Set it with psql's \\password.\n");
     }
-    text.push_str(&beginning.dry_run_text(slot));
+    text.push_str(slot);
     text.push_str(&lake.dry_run_text());
     text.push_str(&cron.map(in_another_database).unwrap_or_default());
     text

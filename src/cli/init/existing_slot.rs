@@ -1,7 +1,8 @@
 //! A slot that is there already: whether its lake tables may be completed, or something would be missing without a word (W2).
 
-use super::beginning::Beginning;
+use super::beginning::{Beginning, Gap};
 use crate::base::{Lsn, TableName};
+use crate::pipeline::LineageError;
 use crate::source::{PublicationFacts, SlotFacts, quote_literal};
 use anyhow::{bail, ensure};
 
@@ -13,6 +14,25 @@ pub(super) struct LakeState {
     pub(super) recorded: Option<Lsn>,
     /// Nothing was committed since its creation.
     pub(super) only_created: bool,
+    /// How far it was when the slot was last acknowledged, if it was there then and is not parked.
+    pub(super) expected: Option<Lsn>,
+}
+
+impl LakeState {
+    /// The lake table was restored from an older copy.
+    fn behind_record(&self) -> Option<LineageError> {
+        let (recorded, expected) = (self.recorded?, self.expected?);
+        let table = self.table.to_string();
+        (recorded < expected).then_some(LineageError::TableBehindRecord { table, recorded, expected })
+    }
+}
+
+/// The slot and what the lake says about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotSide<'a> {
+    pub(super) slot: &'a SlotFacts,
+    /// What the newest acknowledgement record says; `None` without one.
+    pub(super) acknowledged: Option<Lsn>,
 }
 
 /// What to do with a usable slot.
@@ -20,11 +40,12 @@ pub(super) struct LakeState {
 /// A publication's changes work from their own position in the WAL: what was written while a table, or the publication, was
 /// missing is not sent afterwards (or, without any publication, never passed). Mending it here would hide that.
 pub(super) fn judge(
-    slot: &SlotFacts,
+    side: SlotSide<'_>,
     (publication_name, publication): (&str, Option<&PublicationFacts>),
     tables: &[LakeState],
     from_now: bool,
 ) -> anyhow::Result<Beginning> {
+    let slot = side.slot;
     let Some(publication) = publication else {
         bail!(
             "slot {0} exists but publication {publication_name} does not, and the slot cannot pass what was written without it; drop \
@@ -42,13 +63,17 @@ pub(super) fn judge(
         slot.name,
         names(unpublished.into_iter())
     );
-    if tables.iter().all(|state| state.recorded.is_some()) {
+    // Nobody follows a slot that has moved further than the record: `run` refuses it.
+    let ahead = side.acknowledged.zip(slot.confirmed).filter(|(acknowledged, confirmed)| confirmed > acknowledged);
+    let whole = |state: &LakeState| state.recorded.is_some() && state.behind_record().is_none();
+    if side.acknowledged.is_some() && ahead.is_none() && tables.iter().all(whole) {
         return Ok(Beginning::Complete);
     }
-    at_slot(slot, tables, from_now)
+    at_slot(side, tables, from_now)
 }
 
-fn at_slot(slot: &SlotFacts, tables: &[LakeState], from_now: bool) -> anyhow::Result<Beginning> {
+fn at_slot(side: SlotSide<'_>, tables: &[LakeState], from_now: bool) -> anyhow::Result<Beginning> {
+    let slot = side.slot;
     let Some(confirmed) = slot.confirmed else {
         bail!("slot {} is still being created by another session; try again when that has ended", slot.name);
     };
@@ -59,9 +84,26 @@ fn at_slot(slot: &SlotFacts, tables: &[LakeState], from_now: bool) -> anyhow::Re
             slot.name
         );
     }
-    if from_now || nothing_was_followed(confirmed, tables) {
-        return Ok(Beginning::AtSlot(confirmed));
+    if nothing_was_followed(confirmed, side.acknowledged, tables) {
+        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None });
     }
+    if from_now {
+        let known = side.acknowledged.is_some_and(|acknowledged| confirmed <= acknowledged);
+        let gap = if known { Gap::SomeTables } else { Gap::Everywhere };
+        return Ok(Beginning::AtSlot { at: confirmed, gap });
+    }
+    if let Some(acknowledged) = side.acknowledged.filter(|acknowledged| *acknowledged < confirmed) {
+        bail!(LineageError::SlotAheadOfLake { slot: slot.name.clone(), confirmed, acknowledged });
+    }
+    if let Some(error) = tables.iter().find_map(LakeState::behind_record) {
+        bail!(error);
+    }
+    ensure!(
+        tables.iter().any(|state| state.recorded.is_none()),
+        "slot {} exists but the lake has no record of what it acknowledged: whether changes before {confirmed} are missing cannot be \
+         told; put the lake's folder _lakebed back, or accept a possible gap with --from-now",
+        slot.name
+    );
     let never_used = if tables.iter().all(|state| state.recorded.is_none()) {
         " (if an init was interrupted here, or the slot comes from the SQL of --dry-run, nothing was read from this slot yet and \
          --from-now continues without loss)"
@@ -78,7 +120,10 @@ fn at_slot(slot: &SlotFacts, tables: &[LakeState], from_now: bool) -> anyhow::Re
 
 /// An `init` that failed between two lake tables: those that exist begin where the slot still is. Equal positions alone would not
 /// prove it, because a run that ended leaves them equal, too.
-fn nothing_was_followed(confirmed: Lsn, tables: &[LakeState]) -> bool {
+fn nothing_was_followed(confirmed: Lsn, acknowledged: Option<Lsn>, tables: &[LakeState]) -> bool {
+    if acknowledged.is_some_and(|acknowledged| acknowledged != confirmed) {
+        return false;
+    }
     let mut present = tables.iter().filter(|state| state.recorded.is_some()).peekable();
     present.peek().is_some() && present.all(|state| state.only_created && state.recorded == Some(confirmed))
 }
@@ -136,11 +181,26 @@ mod tests {
     }
 
     fn lake(name: &str, recorded: Option<Lsn>, only_created: bool) -> LakeState {
-        LakeState { table: TableName::new("public", name), recorded, only_created }
+        LakeState { table: TableName::new("public", name), recorded, only_created, expected: None }
     }
 
     fn judged(slot: &SlotFacts, published: &[&str], tables: &[LakeState], from_now: bool) -> Result<Beginning, String> {
-        judge(slot, ("lakebed", Some(&publication(published))), tables, from_now).map_err(|error| error.to_string())
+        with_record(slot, Some(AT), published, tables, from_now)
+    }
+
+    fn with_record(
+        slot: &SlotFacts,
+        acknowledged: Option<Lsn>,
+        published: &[&str],
+        tables: &[LakeState],
+        from_now: bool,
+    ) -> Result<Beginning, String> {
+        let side = SlotSide { slot, acknowledged };
+        judge(side, ("lakebed", Some(&publication(published))), tables, from_now).map_err(|error| error.to_string())
+    }
+
+    fn at_slot(gap: Gap) -> Result<Beginning, String> {
+        Ok(Beginning::AtSlot { at: AT, gap })
     }
 
     #[test]
@@ -151,7 +211,8 @@ mod tests {
         assert!(refused.contains("does not send public.b") && refused.contains("--from-now"), "{refused}");
         assert_eq!(judged(&slot(), &["a"], &tables, true), Ok(Beginning::Complete));
         for from_now in [false, true] {
-            let refused = judge(&slot(), ("lakebed", None), &tables, from_now).unwrap_err().to_string();
+            let side = SlotSide { slot: &slot(), acknowledged: Some(AT) };
+            let refused = judge(side, ("lakebed", None), &tables, from_now).unwrap_err().to_string();
             assert!(refused.contains("SELECT pg_drop_replication_slot('lakebed')"), "{refused}");
         }
     }
@@ -159,17 +220,39 @@ mod tests {
     #[test]
     fn an_init_that_failed_between_two_tables_goes_on_and_a_lost_table_is_a_gap() {
         let begun = [lake("a", Some(AT), true), lake("b", None, false)];
-        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), Ok(Beginning::AtSlot(AT)));
+        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), at_slot(Gap::None));
         let followed = [lake("a", Some(AT), false), lake("b", None, false)];
         let elsewhere = [lake("a", Some(Lsn(255)), true), lake("b", None, false)];
         for tables in [followed, elsewhere] {
             let refused = judged(&slot(), &["a", "b"], &tables, false).unwrap_err();
             assert!(refused.contains("no lake table for public.b") && !refused.contains("interrupted"), "{refused}");
-            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), Ok(Beginning::AtSlot(AT)));
+            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), at_slot(Gap::SomeTables));
         }
+        assert_eq!(with_record(&slot(), None, &["a", "b"], &begun, false), at_slot(Gap::None), "nor a record yet");
         let none = [lake("a", None, false), lake("b", None, false)];
         let refused = judged(&slot(), &["a", "b"], &none, false).unwrap_err();
         assert!(refused.contains("continues without loss"), "{refused}");
+    }
+
+    #[test]
+    fn w2_a_slot_that_forgot_more_than_the_lake_knows_needs_consent() {
+        let tables = [lake("a", Some(AT), false)];
+        for (acknowledged, words) in [(Some(Lsn(255)), "advanced, or dropped and made again"), (None, "no record")] {
+            let refused = with_record(&slot(), acknowledged, &["a"], &tables, false).unwrap_err();
+            assert!(refused.contains(words) && refused.contains("--from-now"), "{refused}");
+            assert_eq!(with_record(&slot(), acknowledged, &["a"], &tables, true), at_slot(Gap::Everywhere));
+        }
+        let restored = [LakeState { expected: Some(AT), ..lake("a", Some(Lsn(200)), false) }];
+        let refused = judged(&slot(), &["a"], &restored, false).unwrap_err();
+        assert!(refused.contains("restored from an older copy") && refused.contains("--from-now"), "{refused}");
+        assert_eq!(judged(&slot(), &["a"], &restored, true), at_slot(Gap::SomeTables));
+        let created = [lake("a", Some(AT), true)];
+        assert_eq!(
+            with_record(&slot(), None, &["a"], &created, false),
+            at_slot(Gap::None),
+            "an init that was interrupted"
+        );
+        assert_eq!(with_record(&slot(), Some(Lsn(257)), &["a"], &tables, false), Ok(Beginning::Complete));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What `status` prints, as lines for people and as the documented JSON.
 
 use crate::base::Lsn;
-use crate::lake::DaySummary;
+use crate::lake::{DaySummary, Finding};
 use crate::source::{ServerFacts, SlotFacts};
 use bytesize::ByteSize;
+use chrono::SecondsFormat;
 use serde::Serialize;
 
 /// The whole; its fields are a contract, documented in `status.rs`.
@@ -12,6 +13,36 @@ pub(super) struct Report {
     pub(super) server: ServerReport,
     pub(super) slot: SlotReport,
     pub(super) tables: Vec<TableReport>,
+    findings: Option<Vec<FindingReport>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingReport {
+    kind: &'static str,
+    table: Option<String>,
+    lsn: String,
+    reason: String,
+    recorded_at: String,
+    recorded_by: String,
+}
+
+impl FindingReport {
+    fn new(finding: Finding) -> Self {
+        Self {
+            kind: finding.kind.name(),
+            table: finding.table,
+            lsn: finding.lsn.to_string(),
+            reason: finding.reason,
+            recorded_at: finding.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            recorded_by: finding.recorded_by,
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let Self { kind, table, lsn, reason, recorded_at, recorded_by } = self;
+        let of = table.as_ref().map(|table| format!(", {table}")).unwrap_or_default();
+        format!("finding   {kind} at {lsn}{of}: {reason} ({recorded_by}, {recorded_at})\n")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -33,6 +64,11 @@ pub(super) struct SlotReport {
     lag_bytes: Option<u64>,
     retained_bytes: Option<u64>,
     safe_wal_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+    safe_percent: Option<u64>,
+    headroom: Option<&'static str>,
+    failover: Option<bool>,
+    refused: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +76,7 @@ pub(super) struct TableReport {
     table: String,
     path: String,
     recorded_lsn: Option<String>,
+    parked_since_lsn: Option<String>,
     error: Option<String>,
     rows: Option<u64>,
     files: u64,
@@ -71,8 +108,9 @@ impl SlotReport {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    pub(super) fn of(name: &str, slot: Option<&SlotFacts>) -> Self {
+    pub(super) fn of(name: &str, slot: Option<&SlotFacts>, limit_bytes: Option<u64>, refused: Option<String>) -> Self {
         let Some(slot) = slot else { return Self { exists: Some(false), ..Self::unknown(name) } };
+        let headroom = slot.headroom(limit_bytes);
         Self {
             name: name.to_owned(),
             exists: Some(true),
@@ -83,7 +121,24 @@ impl SlotReport {
             lag_bytes: slot.lag_bytes,
             retained_bytes: slot.retained_bytes,
             safe_wal_bytes: slot.safe_wal_bytes,
+            limit_bytes,
+            safe_percent: headroom.safe_percent(),
+            headroom: Some(headroom.pressure().name()),
+            failover: Some(slot.failover),
+            refused,
         }
+    }
+
+    /// "4.0 GiB of 10.0 GiB left until it may be lost (40 %, ample)"
+    fn headroom_text(&self) -> String {
+        let Some(limit) = self.limit_bytes else { return "no limit".to_owned() };
+        format!(
+            "{} of {} left until it may be lost ({} %, {})",
+            ByteSize(self.safe_wal_bytes.unwrap_or(0)),
+            ByteSize(limit),
+            self.safe_percent.unwrap_or(0),
+            self.headroom.unwrap_or("unknown")
+        )
     }
 
     fn to_text(&self) -> String {
@@ -94,15 +149,16 @@ impl SlotReport {
             Some(true) => {
                 let used = self.holder.as_ref().map_or("not in use".to_owned(), |holder| format!("in use by {holder}"));
                 let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-                let safe = self
-                    .safe_wal_bytes
-                    .map_or("no limit".to_owned(), |bytes| size(Some(bytes)) + " until it may be lost");
+                let failover = if self.failover == Some(true) { ", kept through a failover" } else { "" };
+                let refused = self.refused.as_ref().map(|why| format!("          not to be followed: {why}\n"));
                 format!(
-                    "slot      {name}, {used}\n          confirmed {}, {} behind; retains {} of WAL ({}), {safe}\n",
+                    "slot      {name}, {used}\n          confirmed {}, {} behind; retains {} of WAL ({}), {}{failover}\n{}",
                     text(&self.confirmed_lsn),
                     size(self.lag_bytes),
                     size(self.retained_bytes),
                     text(&self.wal_status),
+                    self.headroom_text(),
+                    refused.unwrap_or_default(),
                 )
             }
         }
@@ -113,7 +169,7 @@ impl TableReport {
     pub(super) fn new(
         table: String,
         path: String,
-        recorded: Option<Lsn>,
+        (recorded, parked): (Option<Lsn>, Option<Lsn>),
         error: Option<String>,
         days: Vec<DaySummary>,
     ) -> Self {
@@ -128,6 +184,7 @@ impl TableReport {
             table,
             path,
             recorded_lsn: recorded.map(|lsn| lsn.to_string()),
+            parked_since_lsn: parked.map(|lsn| lsn.to_string()),
             rows: if error.is_some() { None } else { days.iter().map(|day| day.rows).sum() },
             error,
             files: days.iter().map(|day| day.files).sum(),
@@ -139,7 +196,10 @@ impl TableReport {
     fn to_text(&self) -> String {
         let mut text = match (&self.error, &self.recorded_lsn) {
             (Some(error), _) => format!("table     {}: {error}\n", self.table),
-            (None, Some(recorded)) => format!("table     {}, recorded {recorded}\n", self.table),
+            (None, Some(recorded)) => {
+                let parked = self.parked_since_lsn.as_ref().map(|since| format!(", parked since {since}"));
+                format!("table     {}, recorded {recorded}{}\n", self.table, parked.unwrap_or_default())
+            }
             (None, None) => format!("table     {}\n", self.table),
         };
         text.push_str(&format!("          {:<10} {:>14} {:>8} {:>12}\n", "day", "rows", "files", "size"));
@@ -161,10 +221,20 @@ fn size(bytes: Option<u64>) -> String {
 }
 
 impl Report {
-    /// Whether the server answered, the slot is there, and every lake table could be read.
+    pub(super) fn new(
+        server: ServerReport,
+        slot: SlotReport,
+        tables: Vec<TableReport>,
+        findings: Option<Vec<Finding>>,
+    ) -> Self {
+        let findings = findings.map(|findings| findings.into_iter().map(FindingReport::new).collect());
+        Self { server, slot, tables, findings }
+    }
+
+    /// Whether the server answered, the slot is there and may be followed, and all of the lake could be read.
     pub(super) fn is_whole(&self) -> bool {
-        let tables_read = self.tables.iter().all(|table| table.error.is_none());
-        self.server.reachable && self.slot.exists == Some(true) && tables_read
+        let lake_read = self.tables.iter().all(|table| table.error.is_none()) && self.findings.is_some();
+        self.server.reachable && self.slot.exists == Some(true) && self.slot.refused.is_none() && lake_read
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
@@ -182,13 +252,19 @@ impl Report {
             ),
         };
         let tables: String = self.tables.iter().map(|table| format!("\n{}", table.to_text())).collect();
-        format!("{server}{}{tables}", self.slot.to_text())
+        let findings = match &self.findings {
+            None => "\nfinding   cannot be read\n".to_owned(),
+            Some(findings) if findings.is_empty() => String::new(),
+            Some(findings) => format!("\n{}", findings.iter().map(FindingReport::to_text).collect::<String>()),
+        };
+        format!("{server}{}{tables}{findings}", self.slot.to_text())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::FindingKind;
 
     fn day(day: &str, rows: Option<u64>) -> DaySummary {
         let names = ["year", "month", "day"];
@@ -198,32 +274,43 @@ mod tests {
     }
 
     fn table(days: Vec<DaySummary>) -> TableReport {
-        TableReport::new("public.a".into(), "a".into(), Some(Lsn(0x16_0000_0001)), None, days)
+        TableReport::new("public.a".into(), "a".into(), (Some(Lsn(0x16_0000_0001)), Some(Lsn(3))), None, days)
     }
 
     #[test]
     fn the_json_is_the_documented_contract_with_the_server_down() {
-        let report = Report {
-            server: ServerReport::unreachable("cannot reach it".into()),
-            slot: SlotReport::unknown("lakebed"),
-            tables: vec![table(vec![day("01", Some(3)), day("02", Some(4))])],
+        let finding = Finding {
+            kind: FindingKind::Skipped,
+            table: None,
+            lsn: Lsn(5),
+            reason: "it broke".into(),
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+            recorded_by: "ann".into(),
         };
+        let tables = vec![table(vec![day("01", Some(3)), day("02", Some(4))])];
+        let server = ServerReport::unreachable("cannot reach it".into());
+        let report = Report::new(server, SlotReport::unknown("lakebed"), tables, Some(vec![finding]));
         assert!(!report.is_whole());
         let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         let expected = serde_json::json!({
             "server": {"reachable": false, "error": "cannot reach it", "version": null, "wal_lsn": null},
             "slot": {"name": "lakebed", "exists": null, "active": null, "holder": null, "wal_status": null,
-                     "confirmed_lsn": null, "lag_bytes": null, "retained_bytes": null, "safe_wal_bytes": null},
-            "tables": [{"table": "public.a", "path": "a", "recorded_lsn": "16/1", "error": null, "rows": 7, "files": 4,
-                        "bytes": 4096, "days": [
+                     "confirmed_lsn": null, "lag_bytes": null, "retained_bytes": null, "safe_wal_bytes": null, "limit_bytes": null,
+                     "safe_percent": null, "headroom": null, "failover": null, "refused": null},
+            "tables": [{"table": "public.a", "path": "a", "recorded_lsn": "16/1", "parked_since_lsn": "0/3", "error": null,
+                        "rows": 7, "files": 4, "bytes": 4096, "days": [
                 {"day": "2026-01-01", "rows": 3, "files": 2, "bytes": 2048},
-                {"day": "2026-01-02", "rows": 4, "files": 2, "bytes": 2048}]}]});
+                {"day": "2026-01-02", "rows": 4, "files": 2, "bytes": 2048}]}],
+            "findings": [{"kind": "skipped", "table": null, "lsn": "0/5", "reason": "it broke",
+                          "recorded_at": "1970-01-01T00:00:00Z", "recorded_by": "ann"}]});
         assert_eq!(json, expected);
         let text = report.to_text();
         assert!(
             text.contains("2026-01-02              4        2") && text.contains("slot      lakebed: unknown"),
             "{text}"
         );
+        assert!(text.contains(", recorded 16/1, parked since 0/3\n"), "{text}");
+        assert!(text.ends_with("finding   skipped at 0/5: it broke (ann, 1970-01-01T00:00:00Z)\n"), "{text}");
     }
 
     #[test]
