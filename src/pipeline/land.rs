@@ -98,7 +98,7 @@ impl Land {
         while total(&self.tables) > self.memory_limit_bytes {
             let largest = self.tables.iter_mut().max_by_key(|landing| landing.writer.memory_bytes());
             let Some(landing) = largest else { break };
-            if !landing.writer.close_largest().await? {
+            if !landing.writer.relieve().await? {
                 break;
             }
         }
