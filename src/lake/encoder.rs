@@ -1,9 +1,10 @@
 //! One open Parquet file: rows in, compressed pages in memory, bytes and statistics out. CPU work, no IO.
 
+use super::chunks::Chunks;
 use super::schema::LakeSchema;
 use super::statistics::file_statistics;
-use bytes::Bytes;
 use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::logstore::object_store::PutPayload;
 use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
@@ -35,7 +36,7 @@ pub(super) struct Encoding {
 /// A finished file.
 #[derive(Debug)]
 pub(super) struct EncodedFile {
-    pub(super) bytes: Bytes,
+    pub(super) payload: PutPayload,
     pub(super) rows: u64,
     pub(super) statistics: String,
 }
@@ -63,7 +64,7 @@ impl Encoding {
 
 /// A file being encoded.
 pub(super) struct Encoder {
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Chunks>,
     rows: u64,
     columns: usize,
 }
@@ -76,7 +77,7 @@ impl Encoder {
             .with_skip_arrow_metadata(true);
         let arrow = encoding.schema.arrow.clone();
         let columns = arrow.fields().len();
-        Ok(Self { writer: ArrowWriter::try_new_with_options(Vec::new(), arrow, options)?, rows: 0, columns })
+        Ok(Self { writer: ArrowWriter::try_new_with_options(Chunks::default(), arrow, options)?, rows: 0, columns })
     }
 
     pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
@@ -92,13 +93,27 @@ impl Encoder {
 
     /// Memory held, compression contexts included.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.writer.memory_size() + self.writer.inner().capacity() + self.columns * CODEC_BYTES_PER_COLUMN
+        self.writer.inner().memory_bytes() + self.loose_bytes()
+    }
+
+    /// The part of it that [`Self::seal`] turns into far fewer encoded bytes: pages that still grow, and a compression context for
+    /// each column.
+    pub(super) fn loose_bytes(&self) -> usize {
+        let contexts = if self.writer.in_progress_rows() > 0 { self.columns * CODEC_BYTES_PER_COLUMN } else { 0 };
+        self.writer.memory_size() + contexts
+    }
+
+    /// Ends the row group. What is held afterwards is the file's bytes and nothing else.
+    pub(super) fn seal(&mut self) -> Result<(), ParquetError> {
+        self.writer.flush()?;
+        self.writer.inner_mut().trim();
+        Ok(())
     }
 
     pub(super) fn finish(mut self, schema: &LakeSchema) -> Result<EncodedFile, ParquetError> {
         let metadata = self.writer.finish()?;
         let statistics = file_statistics(schema, &metadata, self.rows);
-        let bytes = Bytes::from(std::mem::take(self.writer.inner_mut()));
-        Ok(EncodedFile { bytes, rows: self.rows, statistics })
+        let payload = std::mem::take(self.writer.inner_mut()).into_payload();
+        Ok(EncodedFile { payload, rows: self.rows, statistics })
     }
 }

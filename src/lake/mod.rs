@@ -6,7 +6,10 @@
 //!                                     txn(at) ───────┘            (one put-if-absent makes both visible)
 //! ```
 //!
-//! [`TableWriter`] turns rows into one file per partition at least and uploads them; nothing refers to them yet.
+//! [`TableWriter`] turns rows into one file per partition at least and uploads them; nothing refers to them yet. A transaction in
+//! progress has a writer of its own, whose files remember which subtransaction each row belongs to: those with rows that were
+//! rolled back are written again before the commit. What a process that died had uploaded is found by its intent and removed
+//! ([`remove_orphans`]).
 //! [`LakeTable::commit`] writes one log entry that names the files and the WAL position they reach. The log is written and
 //! followed here, without the table library's commit path: a pure append needs no list of the active files, so memory and
 //! time stay flat however many files the table has. Readers ([`open_for_query`], [`table_days`]) use the library.
@@ -22,13 +25,14 @@
 //!
 //! Only this room can make a [`Durable`], which is what a replication slot may be acknowledged with (W1).
 //!
-//! Deliberately absent: commits that remove files, log cleanup (a maintenance task, never part of a commit), and any retry
-//! with a delay: a transient error goes back to the caller, who reopens the table.
+//! Deliberately absent: commits that remove files, and log cleanup (a maintenance task, never part of a commit). Uploads wait
+//! out a store's transient errors for as long as their owner has [`Patience`].
 
 mod acknowledgement;
 mod actions;
 mod checkpoint;
 mod checkpoint_reader;
+mod chunks;
 mod commit;
 mod days;
 mod encoder;

@@ -73,6 +73,17 @@ impl OpenFile {
         self.waiting_bytes + encoded + self.xids.as_ref().map_or(0, XidRuns::memory_bytes)
     }
 
+    /// Memory that [`Self::seal`] turns into far fewer encoded bytes.
+    pub(super) fn loose_bytes(&self) -> usize {
+        self.waiting_bytes + self.encoder.as_ref().map_or(0, Encoder::loose_bytes)
+    }
+
+    /// Encodes everything and ends the row group.
+    pub(super) fn seal(&mut self, encoding: &Encoding) -> Result<(), ParquetError> {
+        self.encode_waiting(encoding)?;
+        self.encoder.as_mut().map_or(Ok(()), Encoder::seal)
+    }
+
     pub(super) fn encode_waiting(&mut self, encoding: &Encoding) -> Result<(), ParquetError> {
         let mut encoder = match self.encoder.take() {
             Some(encoder) => encoder,

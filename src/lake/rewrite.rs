@@ -170,11 +170,12 @@ mod tests {
 
     #[test]
     fn live_rows_are_cut_at_the_edges_of_row_groups() {
+        let one = |range: Range<usize>| Vec::from_iter([range]);
         let live = [2..5, 7..20, 30..31];
         assert!(part_of(&live, 0..2).is_empty());
         assert_eq!(part_of(&live, 0..10), [2..5, 7..10]);
-        assert_eq!(part_of(&live, 10..20), [0..10]);
+        assert_eq!(part_of(&live, 10..20), one(0..10));
         assert!(part_of(&live, 20..30).is_empty());
-        assert_eq!(part_of(&live, 20..40), [10..11]);
+        assert_eq!(part_of(&live, 20..40), one(10..11));
     }
 }

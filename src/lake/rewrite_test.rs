@@ -85,7 +85,7 @@ async fn follow(writer: &mut TableWriter, steps: &[Step], aborted: &XidSet) -> B
         written += rows;
         writer.write(of_xids(batch, runs)).await.unwrap();
         if *out_of_memory {
-            writer.close_largest().await.unwrap();
+            writer.relieve().await.unwrap();
         }
     }
     let schema = arrow_schema(&security_event());
@@ -124,7 +124,7 @@ proptest! {
 async fn b2_of_a_hundred_thousand_savepoints_half_are_rolled_back() {
     let lake = Lake::new();
     let table = table(&lake).await;
-    let options = WriterOptions { memory_limit_bytes: 12 << 20, ..WriterOptions::default() };
+    let options = WriterOptions { target_file_bytes: 512 << 10, ..WriterOptions::default() };
     let mut writer = TableWriter::new(&table, options, Patience::none()).unwrap();
     let mut runs_bytes = 0;
     let mut expected = Vec::new();

@@ -121,5 +121,5 @@ async fn put_intent(target: &Target, token: &Token) -> Result<(), LakeError> {
     let app_id = target.app_id.clone();
     let intent = Intent { process: PROCESS.to_string(), app_id, version: token.version };
     let bytes = intent.to_bytes().map_err(|error| target.unfit(error.to_string()))?;
-    target.put(&intent::path_of(token.id), bytes).await
+    target.put(&intent::path_of(token.id), bytes.into()).await
 }

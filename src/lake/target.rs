@@ -12,7 +12,7 @@ use chrono::Utc;
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt};
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, PutPayload};
 use deltalake::parquet::errors::ParquetError;
 use futures::TryStreamExt;
 use std::ops::Range;
@@ -79,6 +79,17 @@ impl Target {
         .await
     }
 
+    /// Turns all that a file holds into encoded bytes.
+    pub(super) async fn seal(&self, mut file: OpenFile) -> Result<OpenFile, LakeError> {
+        let encoding = self.encoding.clone();
+        let _turn = self.encoder_turn().await;
+        self.beside_the_reactor(move || {
+            file.seal(&encoding)?;
+            Ok(file)
+        })
+        .await
+    }
+
     /// Finishes a file and puts it at `path`.
     pub(super) async fn upload(
         &self,
@@ -106,10 +117,10 @@ impl Target {
         path: Path,
     ) -> Result<StagedFile, LakeError> {
         let FinishedFile { encoded, xids } = finished;
-        let EncodedFile { bytes, rows, statistics } = encoded;
-        let size_bytes = bytes.len() as u64;
+        let EncodedFile { payload, rows, statistics } = encoded;
+        let size_bytes = payload.content_length() as u64;
         fail_points::reach("lake.before_upload");
-        self.put(&path, bytes).await?;
+        self.put(&path, payload).await?;
         fail_points::reach("lake.after_upload");
         let modified_millis = Utc::now().timestamp_millis();
         let (location, path) = (self.location.clone(), path.to_string());
@@ -118,10 +129,10 @@ impl Target {
 
     /// Puts an object, for as long as the owner has patience. The same bytes under the same name: an attempt that was lost and
     /// landed after all does no harm.
-    pub(super) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), LakeError> {
+    pub(super) async fn put(&self, path: &Path, payload: PutPayload) -> Result<(), LakeError> {
         let mut waiting = self.patience.begin();
         loop {
-            match self.store.put(path, bytes.clone().into()).await {
+            match self.store.put(path, payload.clone()).await {
                 Ok(_) => break,
                 Err(error) => waiting.wait_out(LakeError::store("write to", &self.location, &error)).await?,
             }

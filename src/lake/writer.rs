@@ -23,6 +23,13 @@ use std::sync::atomic::AtomicU64;
 /// a few rows of each of many days.
 const ENCODE_FROM_BYTES: usize = 2 << 20;
 
+/// A row group is ended early to free at least this much.
+const SEAL_FROM_BYTES: usize = 512 << 10;
+
+/// A row group is ended early as long as that frees more than this part of the largest file's encoded bytes; then a file of a
+/// decent size is closed.
+const SEAL_ENCODED_SHARE: usize = 8;
+
 /// Files on their way at the same time when everything is closed: a flush over many days waits for the store, not for each
 /// file in turn.
 const CONCURRENT_FILES: usize = 8;
@@ -32,7 +39,7 @@ const CONCURRENT_FILES: usize = 8;
 pub struct WriterOptions {
     /// A file is closed and uploaded at about this size.
     pub target_file_bytes: usize,
-    /// When open files hold more than this, the largest is closed early.
+    /// When open files hold more than this, row groups are ended and files are closed early.
     pub memory_limit_bytes: usize,
     /// zstd level, 1 to 22. On rows of 520 bytes level 1 encodes half as fast again as level 3, into smaller files.
     pub compression_level: i32,
@@ -60,6 +67,12 @@ pub struct TableWriter {
     staging: Staging,
     broken: bool,
     encode_from_bytes: usize,
+}
+
+/// How memory is freed next.
+enum Relief {
+    Seal(Partition),
+    Close(Partition),
 }
 
 impl TableWriter {
@@ -128,12 +141,14 @@ impl TableWriter {
         self.staged.iter().map(StagedFile::memory_bytes).sum()
     }
 
-    /// Closes and uploads the open file that holds most memory; false when none is open. For an owner of several writers
-    /// that share a budget.
-    pub async fn close_largest(&mut self) -> Result<bool, LakeError> {
-        let Some(partition) = self.largest() else { return Ok(false) };
+    /// Frees memory, at the least harm to the files: ends a row group early, or closes and uploads a file; false when nothing is
+    /// open. For an owner of several writers that share a budget.
+    pub async fn relieve(&mut self) -> Result<bool, LakeError> {
+        if self.open.is_empty() {
+            return Ok(false);
+        }
         self.begin()?;
-        self.close(partition).await?;
+        self.relieve_once().await?;
         self.broken = false;
         Ok(true)
     }
@@ -248,16 +263,36 @@ impl TableWriter {
     }
 
     async fn keep_within_memory(&mut self) -> Result<(), LakeError> {
-        while self.memory_bytes() > self.options.memory_limit_bytes {
-            let Some(partition) = self.largest() else { break };
-            self.close(partition).await?;
+        while !self.open.is_empty() && self.memory_bytes() > self.options.memory_limit_bytes {
+            self.relieve_once().await?;
         }
         Ok(())
     }
 
-    fn largest(&self) -> Option<Partition> {
-        let largest = self.open.iter().max_by_key(|(_, file)| file.memory_bytes());
-        largest.map(|(partition, _)| *partition)
+    async fn relieve_once(&mut self) -> Result<(), LakeError> {
+        match self.relief() {
+            None => Ok(()),
+            Some(Relief::Close(partition)) => self.close(partition).await,
+            Some(Relief::Seal(partition)) => {
+                let Some(file) = self.open.remove(&partition) else { return Ok(()) };
+                let file = self.target.seal(file).await?;
+                self.open.insert(partition, file);
+                Ok(())
+            }
+        }
+    }
+
+    /// With rows of many partitions at once, nearly all memory is in rows that wait and in compression contexts, and files closed
+    /// to free it would be tiny. Ended row groups are small too, but a file of many of them is one file.
+    fn relief(&self) -> Option<Relief> {
+        let most = |measure: fn(&OpenFile) -> usize| {
+            self.open.iter().map(|(partition, file)| (measure(file), *partition)).max()
+        };
+        let ((loose, sealable), (encoded, closable)) = (most(OpenFile::loose_bytes)?, most(OpenFile::encoded_bytes)?);
+        if loose >= SEAL_FROM_BYTES.max(encoded / SEAL_ENCODED_SHARE) {
+            return Some(Relief::Seal(sealable));
+        }
+        Some(Relief::Close(if encoded > 0 { closable } else { sealable }))
     }
 
     async fn close(&mut self, partition: Partition) -> Result<(), LakeError> {

@@ -116,6 +116,24 @@ async fn b2_memory_stays_bounded_with_150_open_partitions() {
 }
 
 #[tokio::test]
+async fn b2_a_long_transaction_over_many_days_makes_one_file_a_day_within_the_limit() {
+    let lake = Lake::new();
+    let options = WriterOptions { memory_limit_bytes: 40 << 20, ..WriterOptions::default() };
+    let table = table(&lake, &security_event()).await;
+    let mut writer = TableWriter::new(&table, options, Patience::none()).unwrap();
+    let batches: Vec<PartitionBatch> = (1..=10).map(|number| events(day(number), 0, 2_000)).collect();
+    let mut raw_bytes = 0;
+    for batch in batches.iter().cycle().take(200) {
+        raw_bytes += batch.rows.get_array_memory_size();
+        writer.write(batch.clone()).await.unwrap();
+        assert!(writer.memory_bytes() <= options.memory_limit_bytes);
+    }
+    let files = writer.finish().await.unwrap();
+    assert!(raw_bytes > 4 * options.memory_limit_bytes, "{raw_bytes}");
+    assert_eq!((files.len(), files.iter().map(StagedFile::rows).sum::<u64>()), (10, 400_000));
+}
+
+#[tokio::test]
 async fn a_full_file_is_uploaded_while_rows_still_come() {
     let lake = Lake::new();
     let options = WriterOptions { target_file_bytes: 256 << 10, ..WriterOptions::default() };
