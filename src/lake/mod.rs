@@ -35,6 +35,8 @@ mod encoder;
 mod error;
 mod finding;
 mod land;
+mod local_files;
+mod local_store;
 mod location;
 mod log;
 mod patience;
