@@ -81,6 +81,7 @@ impl Acknowledgements {
             let Some(bytes) = records.read(newest).await? else { continue };
             let record = parse(&bytes).filter(|record| record.acknowledged == newest);
             let Some(record) = record else { return Err(records.unreadable(newest)) };
+            location.settle(&records.folder).await?;
             records.newest = Some(newest);
             records.stale = found;
             return Ok((records, Some(record)));

@@ -151,6 +151,8 @@ impl LakeTable {
                 return Ok(if next == version { Outcome::Unchanged } else { Outcome::Moved(next) });
             };
             if is_commit(&lines, commit) {
+                // On a local disk the name may be all that is there yet.
+                self.log.settle().await?;
                 return Ok(Outcome::Landed(next));
             }
             self.check_foreign(next, &lines)?;

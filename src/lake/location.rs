@@ -1,13 +1,15 @@
 //! Where the lake is: a URL and the options of its store.
 
 use super::error::{LakeError, one_line_without_queries};
+use super::local_files::RealDisk;
+use super::local_store::LocalStore;
 use deltalake::DeltaTableBuilder;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use deltalake::logstore::{LogStoreRef, ObjectStoreRef, object_store_factories};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::sync::Arc;
 use url::Url;
 use uuid::Uuid;
 
@@ -17,6 +19,8 @@ pub struct LakeLocation {
     url: Url,
     options: HashMap<String, String>,
     store: Option<ObjectStoreRef>,
+    /// The same store, where it is a local folder of ours.
+    local: Option<Arc<LocalStore>>,
 }
 
 /// Option values may be secrets, so only their names are shown.
@@ -53,13 +57,16 @@ impl LakeLocation {
             }
         }
         let options = options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { url: as_folder(url), options, store: None })
+        let folder = if url.scheme() == "file" { url.to_file_path().ok() } else { None };
+        let local = folder.map(|folder| Arc::new(LocalStore::new(folder, Arc::new(RealDisk))));
+        let store = local.clone().map(|local| -> ObjectStoreRef { local });
+        Ok(Self { url: as_folder(url), options, store, local })
     }
 
     /// A location on a store that the caller made; `store` is rooted at the root of the bucket or file
     /// system, and `url` names the folder in it.
     pub fn with_store(url: &Url, store: ObjectStoreRef) -> Self {
-        Self { url: as_folder(url), options: HashMap::new(), store: Some(store) }
+        Self { url: as_folder(url), options: HashMap::new(), store: Some(store), local: None }
     }
 
     /// Writes an object, checks that it cannot be created twice, and removes it. A missing local folder is created.
@@ -131,14 +138,16 @@ impl LakeLocation {
 
     /// Creates the root folder of a local lake; other stores have no folders.
     pub(super) async fn create_local_folder(&self) -> Result<(), LakeError> {
-        let Some(folder) = self.local_folder() else { return Ok(()) };
-        let created = tokio::fs::create_dir_all(&folder).await;
-        created.map_err(|error| LakeError::io("create the folder", &self.to_string(), &error))
+        let Some(local) = &self.local else { return Ok(()) };
+        local.create_root().await.map_err(|error| LakeError::io("create the folder", &self.to_string(), &error))
     }
 
-    fn local_folder(&self) -> Option<PathBuf> {
-        let local = self.store.is_none() && self.url.scheme() == "file";
-        if local { self.url.to_file_path().ok() } else { None }
+    /// Makes the names in a folder of a local lake durable, which a process that died may have left half-way; `folder` is below
+    /// the root. Whoever believes what it reads there calls this first.
+    pub(super) async fn settle(&self, folder: &Path) -> Result<(), LakeError> {
+        let Some(local) = &self.local else { return Ok(()) };
+        let settled = local.settle_folder(folder).await;
+        settled.map_err(|error| LakeError::io("sync", &format!("{self}/{folder}"), &error))
     }
 }
 

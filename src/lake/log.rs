@@ -4,6 +4,7 @@
 use super::actions::{Line, Metadata, Protocol};
 use super::checkpoint_reader::{CheckpointError, checkpoint_lines};
 use super::error::LakeError;
+use super::location::LakeLocation;
 use bytes::Bytes;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectMeta, ObjectStoreExt};
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 /// Log entries fetched at the same time.
 const CONCURRENT_READS: usize = 16;
 
-const LOG_FOLDER: &str = "_delta_log";
+pub(super) const LOG_FOLDER: &str = "_delta_log";
 
 /// What a table's log says, files aside.
 #[derive(Debug)]
@@ -35,11 +36,26 @@ pub(super) struct LogState {
 pub(super) struct Log {
     pub(super) store: ObjectStoreRef,
     pub(super) location: String,
+    pub(super) lake: LakeLocation,
+    /// The log's own folder, below the lake's root.
+    pub(super) folder: Path,
 }
 
 impl Log {
-    /// The state at the newest version, or None where there is no table.
+    /// The state at the newest version, or None where there is no table. On a local disk it is durable when this returns, whoever
+    /// wrote it.
     pub(super) async fn read(&self) -> Result<Option<LogState>, LakeError> {
+        let state = self.fold().await?;
+        self.settle().await?;
+        Ok(state)
+    }
+
+    /// Makes durable what was found here, because another process may have died between writing and syncing it.
+    pub(super) async fn settle(&self) -> Result<(), LakeError> {
+        self.lake.settle(&self.folder).await
+    }
+
+    async fn fold(&self) -> Result<Option<LogState>, LakeError> {
         let hint = self.last_checkpoint().await?;
         let mut listing = self.list(hint).await?;
         if hint.is_some() && listing.checkpoint.is_none() {

@@ -16,14 +16,21 @@
 //!
 //! Promises owned here:
 //! - **L1** Files and progress land in the same Delta commit, `txn(app_id, version = LSN)`. The application id names system
-//!   identifier, pipeline, table and epoch ([`Progress`]); a position at or below the recorded one is refused. There is
-//!   no other store of state.
+//!   identifier, pipeline, table and epoch ([`Progress`]); a position at or below the recorded one is refused. No other
+//!   store holds progress.
 //! - **L2** After any commit error the log is read again before anything is tried again: an entry that carries this commit's
-//!   own identifier counts as success, whatever the store answered.
+//!   own identifier counts as success, whatever the store answered. [`LakeTable::land`] goes on so until the store works. A
+//!   position between the known one and the one to be committed, from a process that is gone, is [`LakeError::Overtaken`]: the
+//!   rows held may be in the lake already, and the stream starts again.
 //! - **L3** One file holds one partition.
 //! - **L4** Tables stay in the profile that every reader reads: protocol (1,2), classic checkpoints, no table features.
 //!
-//! Only this room can make a [`Durable`], which is what a replication slot may be acknowledged with (W1).
+//! Only this room can make a [`Durable`], which is what a replication slot may be acknowledged with (W1). On a local folder
+//! durable means synced: file, name and folders.
+//!
+//! Beside the tables, under `_lakebed/`, stand small objects that no reader of the lake needs: what a slot was acknowledged
+//! with ([`Acknowledgements`]), so that a slot ahead of the lake is recognised, and what somebody must know later ([`Finding`]).
+//! A table that stands still says so in its own log ([`LakeTable::park`]).
 //!
 //! Deliberately absent: commits that remove files, and log cleanup (a maintenance task, never part of a commit). Uploads wait
 //! out a store's transient errors for as long as their owner has [`Patience`].
@@ -40,6 +47,8 @@ mod error;
 mod finding;
 mod intent;
 mod land;
+mod local_files;
+mod local_store;
 mod location;
 mod log;
 mod open_file;

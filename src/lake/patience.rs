@@ -20,22 +20,29 @@ pub struct Patience {
     given_up: Option<watch::Receiver<bool>>,
     /// Another reason to give up, which may pass.
     hurried: Option<watch::Receiver<bool>>,
+    /// An outage that lasts longer is handed on.
+    at_most: Option<Duration>,
 }
 
 impl Patience {
     /// Every error is handed on at once.
     pub fn none() -> Self {
-        Self { given_up: None, hurried: None }
+        Self { given_up: None, hurried: None, at_most: None }
     }
 
     /// Transient errors are waited out until `given_up` becomes true, or its sender is gone.
     pub fn until(given_up: watch::Receiver<bool>) -> Self {
-        Self { given_up: Some(given_up), hurried: None }
+        Self { given_up: Some(given_up), hurried: None, at_most: None }
     }
 
     /// The same, but errors are also handed on while `hurried` is true.
     pub fn unless_hurried(&self, hurried: watch::Receiver<bool>) -> Self {
-        Self { given_up: self.given_up.clone(), hurried: Some(hurried) }
+        Self { hurried: Some(hurried), ..self.clone() }
+    }
+
+    /// The same, but an outage is waited out for so long at most.
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self { at_most: Some(limit), ..self }
     }
 
     /// Whether the owner has given up for good.
@@ -66,7 +73,10 @@ impl Waiting {
             return Err(error);
         }
         let now = Instant::now();
-        self.since.get_or_insert(now);
+        let since = *self.since.get_or_insert(now);
+        if self.patience.at_most.is_some_and(|limit| now - since >= limit) {
+            return Err(error);
+        }
         if self.reported.is_none_or(|reported| now - reported >= REPORT_INTERVAL) {
             self.reported = Some(now);
             tracing::warn!(%error, "the store fails for now; everything is kept and tried again");

@@ -4,11 +4,12 @@ use super::actions::{self, CHECKPOINT_INTERVAL, Metadata, Protocol};
 use super::checkpoint::Checkpoints;
 use super::error::LakeError;
 use super::location::{LakeLocation, shown};
-use super::log::{Log, LogState};
+use super::log::{LOG_FOLDER, Log, LogState};
 use super::progress::{APPLICATION_PREFIX, Durable, Progress};
 use super::schema::{DeltaStruct, LakeSchema};
 use crate::base::{Lsn, TableShape};
 use chrono::Utc;
+use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -170,7 +171,8 @@ impl Place {
     ) -> Result<Self, LakeError> {
         let url = location.table_url(path)?;
         let log_store = location.log_store_at(&url)?;
-        let log = Log { store: log_store.object_store(None), location: shown(&url) };
+        let folder = Path::from(path).join(LOG_FOLDER);
+        let log = Log { store: log_store.object_store(None), location: shown(&url), lake: location.clone(), folder };
         let location = log.location.clone();
         let rules = Rules { schema, folder_rule, progress: progress.clone(), location, checked };
         Ok(Self { log_store, log, rules })

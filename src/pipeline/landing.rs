@@ -94,7 +94,7 @@ impl Landing {
     pub(super) async fn close_largest(&mut self) -> Result<bool, PipelineError> {
         let writers = std::iter::once(&mut self.writer).chain(self.in_progress.values_mut());
         match writers.max_by_key(|writer| writer.memory_bytes()) {
-            Some(writer) => Ok(writer.close_largest().await?),
+            Some(writer) => Ok(writer.relieve().await?),
             None => Ok(false),
         }
     }

@@ -27,6 +27,8 @@ use tokio_postgres::Client;
 
 /// Every change since the last status update is told within this time; the server's default patience is 60 seconds.
 const FEEDBACK_INTERVAL: Duration = Duration::from_secs(1);
+/// Who waits for the end does not wait for ever for a store that is gone.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// Prefix of the logical messages that lakebed writes into the WAL for itself.
 const MARKER_PREFIX: &str = "lakebed";
 
@@ -36,21 +38,27 @@ struct Words {
     give_up: (watch::Sender<bool>, watch::Receiver<bool>),
     pressure: (watch::Sender<Pressure>, watch::Receiver<Pressure>),
     critical: (watch::Sender<bool>, watch::Receiver<bool>),
+    until: Until,
 }
 
 impl Words {
-    fn new() -> Self {
+    fn new(until: Until) -> Self {
         Self {
             stop: watch::channel(false),
             give_up: watch::channel(false),
             pressure: watch::channel(Pressure::Ample),
             critical: watch::channel(false),
+            until,
         }
     }
 
     /// How long the pipeline itself waits for a store that fails.
     fn landing_patience(&self) -> Patience {
-        Patience::until(self.give_up.1.clone())
+        let patience = Patience::until(self.give_up.1.clone());
+        match self.until {
+            Until::Signalled => patience,
+            Until::CaughtUp => patience.at_most(CATCH_UP_PATIENCE),
+        }
     }
 
     /// How long a table's landing waits for a store that fails; a shorter time for one that may be parked instead.
@@ -70,7 +78,7 @@ impl Words {
 /// lost or held slot, a table that cannot be kept, a lake table that is missing, foreign or different, and a slot or a server
 /// whose past is not the lake's.
 pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, PipelineError> {
-    let words = Words::new();
+    let words = Words::new(until);
     let settings = Settings::from_url(&pipeline.source.url)?;
     let control = connect::control(&settings).await?;
     let client = control.client();
@@ -212,7 +220,7 @@ fn wire(
         durable: durable_in,
         totals: totals_in,
         witness,
-        patience: Patience::until(words.give_up.1),
+        patience: words.landing_patience(),
         memory_limit_bytes: limits.writer_bytes,
     };
     let governor = Governor {
