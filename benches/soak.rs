@@ -18,6 +18,7 @@
     clippy::panic,
     clippy::large_futures,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::disallowed_methods
 )]
 

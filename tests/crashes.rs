@@ -118,6 +118,24 @@ async fn killed_at_each(points: &[&str], way: Way) {
     site.cluster.stop().await;
 }
 
+/// What the crashes, the faults and the soak run under is what it says, and arrives whole without any of them.
+#[tokio::test]
+async fn b1_every_kind_of_transaction_arrives_whole() {
+    let site = site().await;
+    let lane = Lane::local(&site, "kinds", eager);
+    lane.init(&site).await;
+    let count = "SELECT (SELECT count(*) FROM public.security_event) + (SELECT count(*) FROM public.security_event_hook_results)";
+    for kind in load::Kind::ALL {
+        let before: u64 = site.value(count).await.parse().unwrap();
+        site.cluster.execute(DATABASE, &kind.statements(1)).await.unwrap();
+        let after: u64 = site.value(count).await.parse().unwrap();
+        assert_eq!(after > before, kind != load::Kind::RolledBack, "{kind:?}");
+    }
+    lane.run_until_caught_up().await.succeeded();
+    lane.assert_balanced(&site, None).await;
+    site.cluster.stop().await;
+}
+
 #[tokio::test]
 async fn l1_killed_at_every_edge_of_the_lake_nothing_is_missing_or_double() {
     killed_at_each(&LAKE_POINTS, Way::Streamed).await;

@@ -152,13 +152,17 @@ impl World {
     pub(crate) async fn judge(&mut self) -> Result<(), String> {
         println!("soak: the faults are over, the lakes catch up");
         self.writers.stop().await;
+        let refused = self.writers.done.refused.load(Ordering::Relaxed);
+        if refused > 0 {
+            return Err(format!("the server refused {refused} transactions of the load; its log says why"));
+        }
         for keeper in &mut self.keepers {
             keeper.stop().await?;
             keeper.run_until_caught_up().await?;
         }
         self.observe().await;
         for keeper in &self.keepers {
-            let s3 = self.s3.as_ref().filter(|_| keeper.lane.is_on_s3());
+            let s3 = self.s3.as_ref();
             let rows =
                 keeper.lane.balance(&self.site, s3).await.map_err(|text| format!("{}: {text}", keeper.lane.slot))?;
             if self.rows.is_some_and(|others| others != rows) {

@@ -20,6 +20,8 @@ pub(crate) struct Done {
     pub(crate) rows: AtomicU64,
     /// Transactions that ended with their server.
     pub(crate) lost: AtomicU64,
+    /// Transactions that the server refused: a mistake of the soak's own.
+    pub(crate) refused: AtomicU64,
 }
 
 /// One session: kinds to choose from, the pause after each in milliseconds, and one pause in so many is a long one.
@@ -120,11 +122,27 @@ impl Writer {
             let size = self.dice.below(100) as u32;
             if open.execute(&kind.statements(size)).await.is_ok() {
                 self.done.transactions.fetch_add(1, Ordering::Relaxed);
-                self.done.rows.fetch_add(kind.rows_about(size), Ordering::Relaxed);
+                self.done.rows.fetch_add(rows_about(kind, size), Ordering::Relaxed);
                 connection = Some(open);
             } else {
-                self.done.lost.fetch_add(1, Ordering::Relaxed);
+                // A server that was killed ends the session, too; one that refuses a statement of ours does not.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let counter = if open.is_closed() { &self.done.lost } else { &self.done.refused };
+                counter.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// About how many rows such a transaction commits.
+fn rows_about(kind: Kind, size: u32) -> u64 {
+    let size = u64::from(size);
+    match kind {
+        Kind::Single => 1,
+        Kind::Thousands => (1_000 + size * 40) * 5 / 4,
+        Kind::RolledBack => 0,
+        Kind::Savepoints => (3 + size % 7).div_ceil(2) * (200 + size * 20),
+        Kind::ManySavepoints => (1_000 + size * 40) * 2 / 3,
+        Kind::Huge => 200_000 + size * 400,
     }
 }

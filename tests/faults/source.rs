@@ -1,7 +1,7 @@
 //! PostgreSQL, or the line to it, fails under a running pipeline: it goes on by itself, and nothing is missing or double.
 
 use crate::support::proxy::{Direction, Flow, Proxy};
-use crate::support::{DATABASE, Lane, NAME, PASSWORD, RunningRun, Site, load};
+use crate::support::{DATABASE, Lane, NAME, PASSWORD, RunningRun, Site, load, until};
 use lakebed::demo::ClusterOptions;
 use lakebed::demo::customer::{self, CustomerOptions};
 use std::time::Duration;
@@ -64,9 +64,7 @@ async fn w1_a_line_that_is_cut_inside_a_frame_is_taken_up_again() {
         let cuts = faulty.proxy.cuts();
         faulty.proxy.set(direction, Flow::CutAfter(bytes));
         faulty.load().await;
-        while faulty.proxy.cuts() == cuts {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("the line is cut", || faulty.proxy.cuts() > cuts).await;
     }
     faulty.comes_together(run).await;
 }
@@ -81,9 +79,7 @@ async fn w1_a_line_that_falls_silent_is_given_up_and_taken_up_again() {
         faulty.proxy.set(direction, Flow::Stall);
         faulty.load().await;
         // The side that hears nothing ends the connection, and another one is tried.
-        while faulty.proxy.connections() == connections {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("another connection is tried", || faulty.proxy.connections() > connections).await;
         faulty.proxy.pass();
         faulty.lane.wait_until_acknowledged(&faulty.site).await;
     }
@@ -99,9 +95,7 @@ async fn w1_a_half_closed_line_is_taken_up_again() {
         let connections = faulty.proxy.connections();
         faulty.proxy.set(direction, Flow::HalfClose);
         faulty.load().await;
-        while faulty.proxy.connections() == connections {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("another connection is tried", || faulty.proxy.connections() > connections).await;
         faulty.proxy.pass();
         faulty.lane.wait_until_acknowledged(&faulty.site).await;
     }

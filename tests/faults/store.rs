@@ -2,7 +2,7 @@
 
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::s3::S3;
-use crate::support::{DATABASE, Lane, RunningRun, Site, load};
+use crate::support::{DATABASE, Lane, RunningRun, Site, load, until};
 use lakebed::demo::ClusterOptions;
 use lakebed::demo::customer::{self, CustomerOptions};
 use std::time::Duration;
@@ -113,10 +113,7 @@ async fn l2_a_lost_response_doubles_nothing_and_drops_nothing() {
         for _ in 0..2 {
             faulty.proxy.lose_response_to(&["PUT ", request]);
             faulty.load().await;
-            while !faulty.proxy.response_was_lost() {
-                faulty.site.sql(&load::small_ones()).await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until(&format!("the response to a PUT of {request} is lost"), || faulty.proxy.response_was_lost()).await;
             faulty.lane.wait_until_acknowledged(&faulty.site).await;
         }
     }

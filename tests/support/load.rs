@@ -62,6 +62,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 6] =
+        [Kind::Single, Kind::Thousands, Kind::RolledBack, Kind::Savepoints, Kind::ManySavepoints, Kind::Huge];
+
     /// One transaction of this kind; `size` from 0 to 99 makes it smaller or larger.
     pub fn statements(self, size: u32) -> String {
         let thousands = 1_000 + size * 40;
@@ -76,19 +79,6 @@ impl Kind {
                 let dead = format!("SAVEPOINT part;\n{}ROLLBACK TO part;\n", events(20_000, 2));
                 transaction(&(events(120_000, 3) + &dead + &events(80_000 + size * 400, 2)), "COMMIT")
             }
-        }
-    }
-
-    /// About how many rows such a transaction commits.
-    pub fn rows_about(self, size: u32) -> u64 {
-        let size = u64::from(size);
-        match self {
-            Kind::Single => 1,
-            Kind::Thousands => (1_000 + size * 40) * 5 / 4,
-            Kind::RolledBack => 0,
-            Kind::Savepoints => (3 + size % 7).div_ceil(2) * (200 + size * 20),
-            Kind::ManySavepoints => (1_000 + size * 40) * 2 / 3,
-            Kind::Huge => 200_000 + size * 400,
         }
     }
 }
@@ -114,10 +104,10 @@ fn many_savepoints(count: u32) -> String {
     format!(
         "DO $$
          BEGIN
-             FOR n IN 1..{count} LOOP
+             FOR turn IN 1..{count} LOOP
                  BEGIN
                      {}
-                     IF n % 3 = 0 THEN
+                     IF turn % 3 = 0 THEN
                          RAISE EXCEPTION 'not this one';
                      END IF;
                  EXCEPTION WHEN raise_exception THEN

@@ -29,6 +29,16 @@ pub const NAME: &str = "lakebed";
 /// Its password: a canary that must never be printed.
 pub const PASSWORD: &str = "canary-7f3a";
 
+/// Awaits a condition that has no event of its own.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), holds).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 /// Everything one test needs; gone when it is dropped.
 pub struct Site {
     pub cluster: Cluster,

@@ -44,7 +44,7 @@ impl Finished {
     #[track_caller]
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{} failed:\n{}\n{}", self.shown, self.stdout, self.stderr);
-        self.as_quiet_as_allowed()
+        self.assert_quiet()
     }
 
     /// Refused with this code and exactly one `lakebed: …` line, which holds every one of `words`. Log lines may precede it; a
@@ -57,18 +57,18 @@ impl Finished {
         for word in words {
             assert!(lines[0].contains(word), "{word:?} is not in: {}", lines[0]);
         }
-        self.as_quiet_as_allowed()
+        self.assert_quiet()
     }
 
     /// Ended by SIGKILL, whoever sent it.
     #[track_caller]
     pub fn killed(self) -> Self {
         assert_eq!(self.signal, Some(libc::SIGKILL), "{}: code {:?}\n{}", self.shown, self.code, self.stderr);
-        self.as_quiet_as_allowed()
+        self.assert_quiet()
     }
 
     #[track_caller]
-    fn as_quiet_as_allowed(self) -> Self {
+    fn assert_quiet(self) -> Self {
         let unexpected: Vec<&str> = complaints(&self.stderr)
             .filter(|line| !self.allowed.iter().any(|word| line.contains(word.as_str())))
             .collect();
@@ -170,7 +170,7 @@ impl RunningRun {
     /// Waits for its end. Unless it failed, nothing may have been logged that was not allowed.
     pub async fn ended(self) -> Finished {
         let finished = self.finished(Duration::from_secs(60)).await;
-        if finished.code.is_none_or(|code| code == 0) { finished.as_quiet_as_allowed() } else { finished }
+        if finished.code.is_none_or(|code| code == 0) { finished.assert_quiet() } else { finished }
     }
 
     /// Waits for its end, whatever was logged.

@@ -143,6 +143,19 @@ impl S3 {
     }
 }
 
+/// It leaves its sockets behind in the temporary folder, named by their ports.
+impl Drop for S3 {
+    fn drop(&mut self) {
+        self.child = None;
+        let Ports { s3, master, volume, filer, admin } = self.ports;
+        for (name, port) in [("s3", s3), ("master", master), ("volume", volume), ("filer", filer), ("admin", admin)] {
+            for file in [format!("{name}-{port}"), format!("{name}-grpc-{}", port + GRPC_OFFSET)] {
+                let _ = std::fs::remove_file(format!("/tmp/seaweedfs-{file}.sock"));
+            }
+        }
+    }
+}
+
 /// The lines of `[lake.options]` for the server behind a port, which may be a proxy's.
 pub fn options(port: u16) -> Vec<(String, String)> {
     let options = [
