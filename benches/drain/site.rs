@@ -97,7 +97,8 @@ impl Site {
         let system_identifier = source::server(&client).await.unwrap().system_identifier;
         drop(client);
         driver.await.unwrap().unwrap();
-        let progress = Progress { system_identifier: system_identifier.clone(), pipeline: slot.to_owned(), table, epoch: 0 };
+        let progress =
+            Progress { system_identifier: system_identifier.clone(), pipeline: slot.to_owned(), table, epoch: 0 };
         let location = LakeLocation::new(&url, &BTreeMap::new()).unwrap();
         let table = LakeTable::create(&location, "security_event", &shape, &progress, self.confirmed).await.unwrap();
         table.close().await;

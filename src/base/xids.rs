@@ -224,7 +224,7 @@ mod tests {
             let mut set = XidSet::default();
             aborted.iter().for_each(|xid| set.insert(*xid));
             let plain: BTreeSet<u32> = aborted.iter().copied().collect();
-            let each: Vec<u32> = rows.iter().flat_map(|(xid, count)| std::iter::repeat_n(*xid, *count as usize)).collect();
+            let each: Vec<u32> = rows.iter().flat_map(|(xid, count)| (0..*count).map(|_| *xid)).collect();
             prop_assert_eq!(runs.rows(), each.len() as u64);
             let expected: Vec<u64> = (0..).zip(&each).filter(|(_, xid)| !plain.contains(xid)).map(|(row, _)| row).collect();
             prop_assert_eq!(runs.touches(&set), expected.len() < each.len());

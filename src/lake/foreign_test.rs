@@ -20,7 +20,7 @@ async fn open_error(lake: &Lake) -> String {
 
 /// Lands `rows` rows of a day under a position that is their number.
 async fn land(table: &mut LakeTable, on: u32, rows: usize, at: u64) {
-    let mut writer = TableWriter::new(table, WriterOptions::default()).unwrap();
+    let mut writer = TableWriter::new(table, WriterOptions::default(), Patience::none()).unwrap();
     writer.write(events(day(on), usize::try_from(at).unwrap() * 1_000, rows)).await.unwrap();
     let files = writer.finish().await.unwrap();
     table.land(&files, lsn(at), &Patience::none()).await.unwrap();

@@ -183,6 +183,7 @@ fn wire(
     limits: Limits,
     words: Words,
 ) -> Running {
+    let patience = words.landing_patience();
     let (commands_in, commands_out) = mpsc::channel(LAND_QUEUE_COMMANDS);
     let (durable_in, durable_out) = watch::channel(Lsn::ZERO);
     let (totals_in, totals_out) = watch::channel(Totals::default());
@@ -220,7 +221,7 @@ fn wire(
         durable: durable_in,
         totals: totals_in,
         witness,
-        patience: words.landing_patience(),
+        patience,
         memory_limit_bytes: limits.writer_bytes,
     };
     let governor = Governor {
