@@ -4,6 +4,7 @@
 
 use super::error::{LakeError, one_line_without_queries};
 use super::location::shown;
+use crate::ops::fail_points;
 use deltalake::DeltaTable;
 use deltalake::checkpoints::create_checkpoint;
 use deltalake::logstore::LogStoreRef;
@@ -72,11 +73,13 @@ async fn write_checkpoint(log_store: LogStoreRef) {
     static TURN: Semaphore = Semaphore::const_new(1);
     let _turn = TURN.acquire().await;
     let location = shown(log_store.root_url());
+    fail_points::reach("checkpoint.before");
     let mut table = DeltaTable::new(log_store);
     let written = match table.load().await {
         Ok(()) => create_checkpoint(&table, None).await,
         Err(error) => Err(error),
     };
+    fail_points::reach("checkpoint.after");
     let version = table.version();
     match written {
         Ok(()) => tracing::debug!(%location, version, "checkpoint written"),

@@ -1,5 +1,6 @@
 //! The blocking half of [`super::local_store`]: temporary files, names and syncs. Nothing here belongs on the reactor.
 
+use super::leftovers::temporary_suffix;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, PutPayload};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -86,7 +87,7 @@ impl Temporary {
         let mut last = None;
         for _ in 0..NAMES_MAX {
             let mut name = target.as_os_str().to_owned();
-            name.push(format!("#{}", rand::random::<u64>()));
+            name.push(temporary_suffix());
             let path = PathBuf::from(name);
             match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok(Self { file, path, moved: false }),

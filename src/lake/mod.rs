@@ -47,6 +47,7 @@ mod error;
 mod finding;
 mod intent;
 mod land;
+mod leftovers;
 mod local_files;
 mod local_store;
 mod location;

@@ -7,6 +7,7 @@
 use super::actions::PROCESS;
 use super::error::LakeError;
 use super::intent::{self, Intent};
+use super::leftovers::remove_temporary_files;
 use super::table::LakeTable;
 use super::target::remove_all;
 use bytes::Bytes;
@@ -52,6 +53,7 @@ impl OrphanReport {
 /// a log that is not readable. Nothing is lost then: the intents that are left are resolved by the next call.
 pub async fn remove_orphans(table: &LakeTable) -> Result<OrphanReport, LakeError> {
     check_fence(table).await?;
+    remove_temporary_files(&table.log.location).await;
     let mut report = OrphanReport::default();
     let mut intents = leftover_intents(table, &mut report).await?;
     let Some(oldest) = intents.values().copied().min() else { return Ok(report) };
