@@ -115,7 +115,7 @@ impl Follow {
         };
         if self.skips.begins(commit_lsn) {
             self.skips.stepped_over(commit_lsn);
-            return self.give_up(streamed, xid, end).await;
+            return self.step_over(streamed, xid, commit_lsn, end).await;
         }
         for refusal in streamed.take_refusals() {
             let excluded =
@@ -132,7 +132,7 @@ impl Follow {
         let (rows, bytes, handed_on) = (streamed.rows, streamed.bytes, streamed.handed_on);
         let batches = streamed.take_all().map_err(|error| PipelineError::Row { at: commit_lsn, error })?;
         let (described, aborted) = streamed.into_parts();
-        self.adopt(described, commit_lsn).await?;
+        self.adopt(described, commit_lsn, false).await?;
         self.join(xid, commit_lsn, batches, aborted, handed_on).await?;
         self.progress.streamed_ended(end, rows, bytes);
         self.after_commit(end).await
@@ -164,11 +164,11 @@ impl Follow {
 
     /// What the transaction described holds for everybody from its commit on, unless something later came since: the server
     /// describes a relation again whenever what it sent is no longer valid.
-    async fn adopt(&mut self, described: Vec<Described>, commit_lsn: Lsn) -> Result<(), PipelineError> {
+    async fn adopt(&mut self, described: Vec<Described>, commit_lsn: Lsn, skipped: bool) -> Result<(), PipelineError> {
         for Described { relation, table, order, .. } in described {
             let known = table.and_then(|table| self.tables.get(table)).map_or(0, |following| following.described);
             if order > known
-                && let Err(refusal) = self.bind(&relation, order, commit_lsn, false)
+                && let Err(refusal) = self.bind(&relation, order, commit_lsn, skipped)
             {
                 self.refuse(refusal, commit_lsn).await?;
             }
@@ -186,14 +186,28 @@ impl Follow {
             return Ok(());
         }
         match self.in_progress.take(xid) {
-            Some(streamed) => self.give_up(streamed, xid, at).await,
+            Some(streamed) => self.forget(streamed.handed_on, xid, at).await,
             // Nothing of it was sent, so nothing is held.
             None => Ok(()),
         }
     }
 
-    async fn give_up(&mut self, streamed: Streamed, xid: u32, end: Lsn) -> Result<(), PipelineError> {
+    /// Its rows are not wanted; what it described is, because the server does not describe it again.
+    async fn step_over(
+        &mut self,
+        streamed: Streamed,
+        xid: u32,
+        commit_lsn: Lsn,
+        end: Lsn,
+    ) -> Result<(), PipelineError> {
+        let handed_on = streamed.handed_on;
+        let (described, _) = streamed.into_parts();
+        self.adopt(described, commit_lsn, true).await?;
+        self.forget(handed_on, xid, end).await
+    }
+
+    async fn forget(&mut self, handed_on: bool, xid: u32, end: Lsn) -> Result<(), PipelineError> {
         self.progress.sent(end);
-        if streamed.handed_on { self.command(LandCommand::Forget { xid }).await } else { Ok(()) }
+        if handed_on { self.command(LandCommand::Forget { xid }).await } else { Ok(()) }
     }
 }

@@ -36,7 +36,7 @@ pub enum PipelineError {
     )]
     Order { at: Lsn, what: &'static str },
     #[error(
-        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; what was committed before it is kept, nothing was acknowledged from there on: use a version that applies {operation}; or give up what was written since: stop every consumer, SELECT pg_drop_replication_slot('…'), then `lakebed init --from-now`"
+        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; what was committed before it is kept, nothing was acknowledged from there on: use a version that applies {operation}, step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
     )]
     NotInsert { operation: &'static str, table: TableName, at: Lsn },
     #[error(

@@ -33,7 +33,8 @@ pub(super) struct Streamed {
     /// By oid.
     described: BTreeMap<u32, Described>,
     aborted: XidSet,
-    refusals: BTreeMap<u32, Refusal>,
+    /// By (sub)transaction and table, the first of each: another table of the same may be refused for reasons of its own.
+    refusals: BTreeMap<(u32, Option<usize>), Refusal>,
     /// Rows taken, those that were rolled back since included.
     pub(super) rows: u64,
     /// On the wire.
@@ -84,7 +85,7 @@ impl Streamed {
     /// Takes a row of a configured table.
     pub(super) fn insert(&mut self, table: usize, xid: u32, bytes: usize, new: &Tuple<'_>) {
         // After a refusal the relation may not be bound; the first reason is the one to tell.
-        if self.refusals.contains_key(&xid) {
+        if !self.refusals.is_empty() && self.refusals.contains_key(&(xid, Some(table))) {
             return;
         }
         let Some(Some(buffer)) = self.buffers.get_mut(table) else { return };
@@ -101,7 +102,11 @@ impl Streamed {
     pub(super) fn refuse(&mut self, xid: u32, refusal: Refusal) {
         let table = refusal.table;
         let many = self.refusals.len() >= REFUSALS_MAX;
-        self.refusals.entry(xid).or_insert(if many { Refusal { table, cause: Cause::Further } } else { refusal });
+        self.refusals.entry((xid, table)).or_insert(if many {
+            Refusal { table, cause: Cause::Further }
+        } else {
+            refusal
+        });
     }
 
     /// Notes what cannot be taken and belongs to no part of the transaction: it counts if any of it commits.
@@ -112,7 +117,10 @@ impl Streamed {
     /// A subtransaction was rolled back.
     pub(super) fn abort(&mut self, subtransaction: u32) {
         self.aborted.insert(subtransaction);
-        self.refusals.remove(&subtransaction);
+        let of_it = self.refusals.range((subtransaction, None)..=(subtransaction, Some(usize::MAX)));
+        for key in of_it.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.refusals.remove(&key);
+        }
         self.described.retain(|_, described| described.xid != subtransaction);
     }
 

@@ -100,7 +100,8 @@ fn savepoints(count: u32, rows: u32) -> String {
     transaction(&(statements + &hook_results(10, 1)), "COMMIT")
 }
 
-fn many_savepoints(count: u32) -> String {
+/// A subtransaction for each of `count - 1` rows, every third one rolled back.
+pub fn many_savepoints(count: u32) -> String {
     format!(
         "DO $$
          BEGIN

@@ -85,8 +85,13 @@ pub fn complaints(log: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The binary that was built with the tests, or the one that `LAKEBED_BIN` names.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("LAKEBED_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_lakebed").into())
+}
+
 fn command(pipeline: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lakebed"));
+    let mut command = Command::new(program());
     command.args(arguments).arg("--pipeline").arg(pipeline);
     // Nothing of the machine's own libpq or cloud set-up may reach a test.
     let ours = |name: &str| ["PG", "LAKEBED_", "AWS_"].iter().any(|prefix| name.starts_with(prefix));

@@ -1,0 +1,134 @@
+//! B1, B2: transactions in progress arrive whole, in bounded memory, and without what they rolled back.
+
+use crate::support::{DATABASE, RunningRun, Site, assert_lake_equals_source, lake_rows, load};
+use lakebed::demo::customer::{self, CustomerOptions};
+use lakebed::demo::{ClusterOptions, ServerKind};
+
+const EVENTS: &str = "public.security_event";
+const HOOKS: &str = "public.security_event_hook_results";
+const ACTIVE: &str = "SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+
+/// A server that streams whatever it can (64kB is the least that it takes), or as it comes.
+async fn site(server: ServerKind, work_mem: Option<&str>) -> Site {
+    let setting = work_mem.map(|value| ("logical_decoding_work_mem".to_owned(), value.to_owned()));
+    let options = ClusterOptions { server, extra_settings: Vec::from_iter(setting), ..ClusterOptions::default() };
+    let site = Site::with_options(options).await;
+    customer::create(&site.cluster, &CustomerOptions { premake_days: 4, ..CustomerOptions::with_history(3) })
+        .await
+        .unwrap();
+    load::drop_indexes(&site.cluster, DATABASE).await;
+    site.write_pipeline(&site.pipeline_text());
+    site.init().await;
+    site
+}
+
+async fn wait_until_acknowledged(site: &Site) {
+    let lsn = site.value("SELECT pg_current_wal_lsn()").await;
+    let sql = "FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+    site.wait_for(&format!("SELECT confirmed_flush_lsn >= '{lsn}'::pg_lsn {sql}")).await;
+}
+
+/// Whether the server streamed a transaction before its end.
+async fn streamed(site: &Site) -> bool {
+    site.value("SELECT stream_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = 'lakebed'").await == "t"
+}
+
+async fn end(run: RunningRun) {
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+}
+
+/// A million rows in one transaction: never more than the limit in memory, and no reader ever sees a part of it.
+#[tokio::test]
+async fn b2_a_million_rows_in_one_transaction_land_whole_within_256_mib() {
+    let site = site(ServerKind::Debian15, None).await;
+    let mut text = site.pipeline_text();
+    text.memory_limit = Some("256MiB");
+    site.write_pipeline(&text);
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    let writer = site.cluster.connect(DATABASE).await.unwrap();
+    let statements = format!("BEGIN;\n{}COMMIT;\n", load::events(1_000_000, 3));
+    let written = writer.execute(&statements);
+    tokio::pin!(written);
+    let (mut looks, mut seen, mut committed) = (0, 0, false);
+    while seen == 0 {
+        tokio::select! {
+            outcome = &mut written, if !committed => {
+                outcome.unwrap();
+                committed = true;
+            }
+            rows = lake_rows(&site, "security_event") => {
+                looks += 1;
+                seen = rows;
+            }
+        }
+    }
+    assert_eq!(seen, 1_000_000, "the first that is seen of it is all of it, after {looks} looks");
+    assert!(streamed(&site).await, "it came while it was in progress");
+    let peak_mib = run.peak_mib();
+    assert!(peak_mib <= 256, "{peak_mib} MiB");
+    end(run).await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 1_000_000);
+    site.cluster.stop().await;
+}
+
+/// A subtransaction for each of 100,000 rows, every third one rolled back after it was sent.
+#[tokio::test]
+async fn b2_a_hundred_thousand_savepoints_keep_exactly_what_they_kept() {
+    let site = site(ServerKind::Debian15, Some("1MB")).await;
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    site.sql(&load::many_savepoints(100_000)).await;
+    wait_until_acknowledged(&site).await;
+    assert!(streamed(&site).await);
+    end(run).await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 66_667);
+    site.cluster.stop().await;
+}
+
+/// An ALTER TABLE of a transaction in progress is nobody else's before it commits; rolled back, it is nobody's at all.
+#[tokio::test]
+async fn b2_an_alter_table_that_is_rolled_back_inside_a_streamed_transaction_leaves_no_trace() {
+    for server in [ServerKind::Debian15, ServerKind::postgres_18().unwrap()] {
+        let site = site(server, Some("64kB")).await;
+        let run = site.start_run();
+        site.wait_for(ACTIVE).await;
+        let alter = "ALTER TABLE public.security_event ADD COLUMN extra text DEFAULT 'x';\n";
+        let rows = || load::events(2_000, 2);
+        site.sql(&format!(
+            "BEGIN;\n{}SAVEPOINT a;\n{alter}{}ROLLBACK TO a;\n{}{}COMMIT;\n",
+            rows(),
+            rows(),
+            rows(),
+            load::hook_results(500, 2)
+        ))
+        .await;
+        site.sql(&format!("BEGIN;\n{alter}{}ROLLBACK;\n", rows())).await;
+        site.sql(&rows()).await;
+        wait_until_acknowledged(&site).await;
+        assert!(streamed(&site).await);
+        end(run).await;
+        assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 6_000);
+        assert_eq!(assert_lake_equals_source(&site, HOOKS, "created_at", "day").await, 500);
+        site.cluster.stop().await;
+    }
+}
+
+/// The other protocol: whole transactions only, of any size.
+#[tokio::test]
+async fn b2_without_streaming_every_kind_of_transaction_arrives_whole() {
+    let site = site(ServerKind::Debian15, Some("64kB")).await;
+    let text = site.pipeline_text().render().replace("\n[lake]", "streaming = false\n\n[lake]");
+    std::fs::write(site.pipeline_file(), text).unwrap();
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    site.sql(&load::around_a_streamed_one()).await;
+    site.sql(&load::Kind::ManySavepoints.statements(10)).await;
+    wait_until_acknowledged(&site).await;
+    assert!(!streamed(&site).await, "it was told not to");
+    end(run).await;
+    assert!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await > 3_000);
+    assert!(assert_lake_equals_source(&site, HOOKS, "created_at", "day").await > 2_000);
+    site.cluster.stop().await;
+}
