@@ -33,14 +33,25 @@ enum Contestant {
     ThrowAwayLowWater,
     RecvLogical,
     Lakebed,
+    /// An earlier lakebed, when `LAKEBED_BASELINE` names its binary: whether a change made it slower.
+    Baseline,
 }
 
-const CONTESTANTS: [(Contestant, &str); 4] = [
+const CONTESTANTS: [(Contestant, &str); 5] = [
     (Contestant::ThrowAway, "throw-away consumer"),
     (Contestant::ThrowAwayLowWater, "throw-away, low-water mark"),
     (Contestant::RecvLogical, "pg_recvlogical -f /dev/null"),
     (Contestant::Lakebed, "lakebed, committed local lake"),
+    (Contestant::Baseline, "lakebed, earlier binary"),
 ];
+
+fn baseline() -> Option<std::ffi::OsString> {
+    std::env::var_os("LAKEBED_BASELINE")
+}
+
+fn contestants() -> impl Iterator<Item = (Contestant, &'static str)> {
+    CONTESTANTS.into_iter().filter(|(who, _)| *who != Contestant::Baseline || baseline().is_some())
+}
 
 struct Options {
     rows: u64,
@@ -61,7 +72,7 @@ fn main() {
     for socket in &options.sockets {
         let mut runs: Vec<(Contestant, Run)> = Vec::new();
         for round in 0..options.rounds {
-            for (contestant, name) in CONTESTANTS {
+            for (contestant, name) in contestants() {
                 let run = one(&runtime, &site, socket, contestant);
                 println!("round {} {socket:4} {name:30} {:6.2} s", round + 1, run.wall_seconds);
                 runs.push((contestant, run));
@@ -93,9 +104,10 @@ fn one(runtime: &tokio::runtime::Runtime, site: &Site, socket: &str, contestant:
     let slot = runtime.block_on(site.copy_slot());
     let host = site.host(socket);
     let run = match contestant {
-        Contestant::Lakebed => {
+        Contestant::Lakebed | Contestant::Baseline => {
             let pipeline = runtime.block_on(site.lake(&slot, &host));
-            let mut command = Command::new(&site.lakebed);
+            let earlier = baseline().filter(|_| contestant == Contestant::Baseline);
+            let mut command = Command::new(earlier.unwrap_or_else(|| site.lakebed.clone().into()));
             command.args(["run", "--until-caught-up", "--pipeline"]).arg(&pipeline).env("RUST_LOG", "warn");
             let run = measure::run(command).expect("lakebed run");
             site.assert_all_rows(&pipeline);
@@ -150,7 +162,7 @@ fn report(options: &Options, socket: &str, runs: &[(Contestant, Run)]) {
     println!("| what | wall s | × throw-away | rows/s | user s | kernel s | peak MiB |");
     println!("|---|---|---|---|---|---|---|");
     let mut json = Vec::new();
-    for (contestant, name) in CONTESTANTS {
+    for (contestant, name) in contestants() {
         let wall = of(contestant, |run| run.wall_seconds);
         let (user, kernel) = (of(contestant, |run| run.user_seconds), of(contestant, |run| run.kernel_seconds));
         let peak = of(contestant, |run| run.peak_mib);
