@@ -45,6 +45,11 @@ impl Patience {
         Self { at_most: Some(limit), ..self }
     }
 
+    /// Whether errors are handed on for now.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.as_ref().is_some_and(|hurried| *hurried.borrow())
+    }
+
     /// Whether the owner has given up for good.
     pub fn is_over(&self) -> bool {
         self.given_up.as_ref().is_none_or(|given_up| *given_up.borrow())
@@ -68,8 +73,8 @@ impl Waiting {
     /// Waits, and returns nothing when the operation is to be tried again; hands the error back when it is definite or nobody
     /// waits any more. Cancel-safe.
     pub(super) async fn wait_out(&mut self, error: LakeError) -> Result<(), LakeError> {
-        let hurried = self.patience.hurried.as_ref().is_some_and(|hurried| *hurried.borrow());
-        if error.retry_class() == RetryClass::Definite || self.patience.is_over() || hurried {
+        let hopeless = error.retry_class() == RetryClass::Definite || self.patience.is_over();
+        if hopeless || self.patience.is_hurried() {
             return Err(error);
         }
         let now = Instant::now();

@@ -166,10 +166,10 @@ impl Land {
     /// One Delta commit for each touched table; the acknowledgement follows the last of them (W1, L1).
     async fn commit(&mut self, at: Lsn) -> Result<(), PipelineError> {
         let started = Instant::now();
-        let (location, slot, patience) = (&self.location, self.slot.as_str(), &self.patience);
+        let (location, slot) = (&self.location, self.slot.as_str());
         let dirty = self.tables.iter_mut().filter(|landing| landing.is_dirty());
         // All of them to their end, also when one fails: a commit is never dropped half-way.
-        let landings = dirty.map(|landing| landing.land(at, location, slot, patience));
+        let landings = dirty.map(|landing| landing.land(at, location, slot));
         let landed = futures::future::join_all(landings).await;
         let mut rows = 0;
         for landed in landed {

@@ -1,7 +1,7 @@
 //! The lake side of one table: its open files, those of transactions in progress, and its commits.
 
 use super::PipelineError;
-use crate::base::{Backoff, Classify, Lsn, RetryClass, TableName, XidSet};
+use crate::base::{Classify, Lsn, RetryClass, TableName, XidSet};
 use crate::buffer::PartitionBatch;
 use crate::lake::{
     Finding, FindingKind, LakeError, LakeLocation, LakeTable, Patience, StagedFile, TableWriter, record_finding,
@@ -12,8 +12,6 @@ use std::time::Duration;
 
 /// How long removing the files of a transaction may take; what is left is found at a later start.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts of a table that may be parked while the slot's headroom is nearly gone.
-const PARK_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// The lake side of one table.
 pub(super) struct Landing {
@@ -28,6 +26,8 @@ pub(super) struct Landing {
     /// The writers that they came from, until the commit is known to have landed: before that, no file of theirs may be removed.
     finished: Vec<TableWriter>,
     dirty: bool,
+    /// What kept a table that may be parked from writing since the last commit.
+    failure: Option<LakeError>,
     /// A table whose landing keeps failing is parked before the slot is lost; its writers then wait only while that is far.
     may_park: bool,
     /// Its own: shorter than the pipeline's when it may be parked.
@@ -54,6 +54,7 @@ impl Landing {
             joined: Vec::new(),
             finished: Vec::new(),
             dirty: false,
+            failure: None,
             may_park,
             patience,
             landed: false,
@@ -101,7 +102,7 @@ impl Landing {
 
     /// Takes rows for the next commit, or of a transaction in progress.
     pub(super) async fn write(&mut self, xid: Option<u32>, batch: PartitionBatch) -> Result<(), PipelineError> {
-        if self.is_parked() {
+        if self.takes_no_rows() {
             return Ok(());
         }
         let writer = match xid {
@@ -111,21 +112,49 @@ impl Landing {
             }
             Some(xid) => self.in_progress.entry(xid).or_insert_with(|| self.writer.another()),
         };
-        Ok(writer.write(batch).await?)
+        let written = writer.write(batch).await;
+        self.or_at_the_commit(written).map(|_| ())
     }
 
     /// A transaction in progress committed.
     pub(super) async fn join(&mut self, xid: u32, aborted: &XidSet, excluded: bool) -> Result<(), PipelineError> {
         let Some(mut writer) = self.in_progress.remove(&xid) else { return Ok(()) };
-        if excluded || self.is_parked() {
+        if excluded || self.takes_no_rows() {
             discard(writer).await;
             return Ok(());
         }
-        let files = writer.finish_without(aborted).await?;
+        let finished = writer.finish_without(aborted).await;
+        let Some(files) = self.or_at_the_commit(finished)? else { return Ok(()) };
         self.finished.push(writer);
         self.dirty |= !files.is_empty();
         self.joined.extend(files);
         Ok(())
+    }
+
+    fn takes_no_rows(&self) -> bool {
+        self.is_parked() || self.failure.is_some()
+    }
+
+    /// What a table that may be parked could not write is told at the commit, where the others land; `None` then.
+    fn or_at_the_commit<T>(&mut self, outcome: Result<T, LakeError>) -> Result<Option<T>, PipelineError> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if self.is_reason_to_park(&error) => {
+                (self.failure, self.dirty) = (Some(error), true);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Any definite error but that somebody else writes the table; and any at all while the slot is about to be lost.
+    fn is_reason_to_park(&self, error: &LakeError) -> bool {
+        let of_another_writer = matches!(
+            error,
+            LakeError::SecondWriter { .. } | LakeError::ForeignProgress { .. } | LakeError::Overtaken { .. }
+        );
+        let urgent = error.retry_class() == RetryClass::Definite || self.patience.is_hurried();
+        self.may_park && urgent && !of_another_writer && !self.patience.is_over()
     }
 
     /// A transaction in progress was rolled back.
@@ -135,36 +164,34 @@ impl Landing {
         }
     }
 
-    /// Makes everything since the last commit durable at `at`; returns the rows. A table that may be parked is, when the slot is
-    /// about to be lost for its sake and its log still takes the note.
-    pub(super) async fn land(
-        &mut self,
-        at: Lsn,
-        location: &LakeLocation,
-        slot: &str,
-        patience: &Patience,
-    ) -> Result<u64, PipelineError> {
-        let mut backoff = PARK_BACKOFF;
-        loop {
-            let error = match self.try_to_land(at).await {
-                Ok(rows) => return Ok(rows),
-                Err(error) => error,
-            };
-            if !self.may_park || error.retry_class() == RetryClass::Definite || patience.is_over() {
-                return Err(error.into());
+    /// Makes everything since the last commit durable at `at`; returns the rows. A table that may be parked is, instead of a
+    /// definite end or when the slot is about to be lost for its sake, if its log still takes the note.
+    pub(super) async fn land(&mut self, at: Lsn, location: &LakeLocation, slot: &str) -> Result<u64, PipelineError> {
+        let error = match self.try_to_land(at).await {
+            Ok(rows) => return Ok(rows),
+            Err(error) => error,
+        };
+        if !self.is_reason_to_park(&error) {
+            return Err(error.into());
+        }
+        let reason = match error.retry_class() {
+            RetryClass::Definite => error.to_string(),
+            RetryClass::Transient => {
+                format!("the replication slot was about to be lost for this table's sake: {error}")
             }
-            let reason = format!("the replication slot was about to be lost while this table did not land: {error}");
-            let since = self.table.recorded();
-            match self.park(since, reason, location, slot, &Patience::none()).await {
-                Ok(()) => return Ok(0),
-                // The files that were being written are lost; the server sends their rows again.
-                Err(_) if matches!(error, LakeError::WriterBroken { .. }) => return Err(error.into()),
-                Err(_) => tokio::time::sleep(backoff.next(rand::random())).await,
-            }
+        };
+        let since = self.table.recorded();
+        match self.park(since, reason, location, slot, &Patience::none()).await {
+            Ok(()) => Ok(0),
+            // The store takes nothing at all: the end, or another start.
+            Err(_) => Err(error.into()),
         }
     }
 
     async fn try_to_land(&mut self, at: Lsn) -> Result<u64, LakeError> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
         self.joined.extend(self.writer.finish().await?);
         let rows = self.joined.iter().map(StagedFile::rows).sum();
         self.table.land(&self.joined, at, &self.patience).await?;
@@ -201,7 +228,7 @@ impl Landing {
         // The files of these are left to the next start, which finds them by their intents.
         self.joined.clear();
         self.finished.clear();
-        self.dirty = false;
+        (self.dirty, self.failure) = (false, None);
         let another = self.writer.another();
         discard(std::mem::replace(&mut self.writer, another)).await;
         for (_, writer) in self.in_progress.drain() {
