@@ -148,9 +148,22 @@ pub enum LakeError {
         /// The version that landed late, or the newest one.
         version: u64,
     },
+    /// The pipeline file puts rows into other folders than those that are there.
+    #[error(
+        "rows of {table} are kept in the Delta table at {location} by another rule than [[table]] says: {rules}; correct [[table]], \
+         or begin another Delta table elsewhere"
+    )]
+    FolderRuleDiffers {
+        /// The table's URL.
+        location: String,
+        /// The source table.
+        table: TableName,
+        /// Each rule, as it is and as it is asked for.
+        rules: String,
+    },
     /// The table stands still.
     #[error(
-        "the Delta table at {location} is parked since {since}: it takes no rows until it is brought back by `lakebed repair`"
+        "the Delta table at {location} is parked since {since}: it takes no rows until its missing days were copied again"
     )]
     Parked {
         /// The table's URL.

@@ -267,13 +267,16 @@ impl Rules {
             location: self.location.clone(),
             reason: "metaData.schemaString is not a Delta schema".to_owned(),
         })?;
-        let mut differences = Vec::from_iter(self.schema.difference(&schema.fields, &found.partition_columns));
-        differences.extend(self.folder_differences(found));
-        if differences.is_empty() {
-            return Ok(());
+        // A mistake in the pipeline file is not a change of the source: it parks nobody.
+        let rules = self.folder_differences(found);
+        let (location, table) = (self.location.clone(), self.schema.table.clone());
+        if !rules.is_empty() {
+            return Err(LakeError::FolderRuleDiffers { location, table, rules: rules.join(", ") });
         }
-        let (table, columns) = (self.schema.table.clone(), differences.join(", "));
-        Err(LakeError::SchemaDiffers { location: self.location.clone(), table, columns })
+        match self.schema.difference(&schema.fields, &found.partition_columns) {
+            None => Ok(()),
+            Some(columns) => Err(LakeError::SchemaDiffers { location, table, columns }),
+        }
     }
 
     /// Rows put into folders by another rule than those that are there would be left out of answers.
@@ -283,7 +286,7 @@ impl Rules {
         let differing = differing.map(|(key, wanted)| {
             let found = recorded(key).unwrap_or("nothing");
             let name = key.trim_start_matches("lakebed.");
-            format!("{name} ({found} in the lake, {wanted} asked for: correct [[table]])")
+            format!("{name} is {found} there, {wanted} here")
         });
         differing.collect()
     }

@@ -97,7 +97,6 @@ impl Follow {
             let Some((table, name)) = table.and_then(|table| Some((table, self.routes.name(table)?))) else { continue };
             let cause = Cause::NotInsert { operation, table: name.clone() };
             streamed.refuse(xid, Refusal { table: Some(table), cause });
-            return;
         }
     }
 
@@ -117,7 +116,10 @@ impl Follow {
             self.skips.stepped_over(commit_lsn);
             return self.step_over(streamed, xid, commit_lsn, end).await;
         }
-        for refusal in streamed.take_refusals() {
+        // One that stops everything is told before any table is parked for the same transaction.
+        let mut refusals: Vec<Refusal> = streamed.take_refusals().collect();
+        refusals.sort_by_key(|refusal| self.parks(refusal).is_some());
+        for refusal in refusals {
             let excluded =
                 |table: usize| self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
             if !refusal.table.is_some_and(excluded) {

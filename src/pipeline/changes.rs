@@ -24,9 +24,9 @@ impl Follow {
             Message::Begin { final_lsn, .. } => return self.begin(at, final_lsn).map(|()| None),
             Message::Commit { end_lsn, .. } => return self.commit(at, end_lsn).await.map(|()| None),
             Message::Relation { relation, .. } => self.relation(at, &relation),
-            Message::Update { relation_oid, .. } => self.not_insert("UPDATE", at, &[relation_oid]),
-            Message::Delete { relation_oid, .. } => self.not_insert("DELETE", at, &[relation_oid]),
-            Message::Truncate { relation_oids, .. } => self.not_insert("TRUNCATE", at, &relation_oids),
+            Message::Update { relation_oid, .. } => return self.refuse_change("UPDATE", at, &[relation_oid]).await,
+            Message::Delete { relation_oid, .. } => return self.refuse_change("DELETE", at, &[relation_oid]).await,
+            Message::Truncate { relation_oids, .. } => return self.refuse_change("TRUNCATE", at, &relation_oids).await,
             Message::LogicalMessage { prefix, content, .. } => return Ok(self.is_marker(prefix, content)),
             Message::StreamStart { xid, first_segment } => {
                 return self.stream_start(at, xid, first_segment).map(|()| None);
@@ -42,6 +42,22 @@ impl Follow {
         };
         if let Err(refusal) = taken {
             let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
+            self.refuse(refusal, commit_lsn).await?;
+        }
+        Ok(None)
+    }
+
+    async fn refuse_change(
+        &mut self,
+        operation: &'static str,
+        at: Lsn,
+        relation_oids: &[u32],
+    ) -> Result<Option<Leave>, PipelineError> {
+        let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
+        let mut refusals = self.not_insert(operation, at, relation_oids);
+        // One that stops everything is told before any table is parked for the same statement.
+        refusals.sort_by_key(|refusal| self.parks(refusal).is_some());
+        for refusal in refusals {
             self.refuse(refusal, commit_lsn).await?;
         }
         Ok(None)
@@ -149,37 +165,45 @@ impl Follow {
         if self.flush_is_due() { self.flush().await } else { self.make_room().await }
     }
 
-    /// A table that is not configured may change as it likes; so may a transaction that the lake already holds.
-    fn not_insert(&mut self, operation: &'static str, at: Lsn, relation_oids: &[u32]) -> Result<(), Refusal> {
+    /// A table that is not configured may change as it likes; so may a transaction that the lake already holds. A TRUNCATE may name
+    /// several tables, and each is refused for itself.
+    fn not_insert(&mut self, operation: &'static str, at: Lsn, relation_oids: &[u32]) -> Vec<Refusal> {
         let open = self.progress.open;
         if open.is_some_and(|open| open.skipped) {
-            return Ok(());
+            return Vec::new();
         }
         let commit_lsn = open.map_or(at, |open| open.commit_lsn);
+        let mut refusals = Vec::new();
         for oid in relation_oids {
             let Some(Some(table)) = self.routes.find(*oid) else {
-                self.routes.may_be_ignored(*oid)?;
+                refusals.extend(self.routes.may_be_ignored(*oid).err());
                 continue;
             };
             let excluded = self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
             if let Some(name) = self.routes.name(table)
                 && !excluded
             {
-                return Err(Refusal { table: Some(table), cause: Cause::NotInsert { operation, table: name.clone() } });
+                let cause = Cause::NotInsert { operation, table: name.clone() };
+                refusals.push(Refusal { table: Some(table), cause });
             }
         }
-        Ok(())
+        refusals
     }
 
     /// Something of a transaction that commits cannot be taken: its table stands still from there on, if it may, and everything
     /// else goes on; or the pipeline stops.
     pub(super) async fn refuse(&mut self, refusal: Refusal, commit_lsn: Lsn) -> Result<(), PipelineError> {
-        let parks = refusal.table.filter(|table| self.tables.get(*table).is_some_and(|following| following.may_park));
+        let parks = self.parks(&refusal);
         let error = refusal.at(commit_lsn);
         match parks {
             Some(table) => self.park(table, commit_lsn, error.to_string()).await,
             None => Err(error),
         }
+    }
+
+    /// The table that stands still for it, if that is allowed.
+    pub(super) fn parks(&self, refusal: &Refusal) -> Option<usize> {
+        refusal.table.filter(|table| self.tables.get(*table).is_some_and(|following| following.may_park))
     }
 
     /// What precedes the transaction lands; what the table has of the transaction is dropped here and in `land`.

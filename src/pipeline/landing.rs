@@ -95,7 +95,10 @@ impl Landing {
     pub(super) async fn close_largest(&mut self) -> Result<bool, PipelineError> {
         let writers = std::iter::once(&mut self.writer).chain(self.in_progress.values_mut());
         match writers.max_by_key(|writer| writer.memory_bytes()) {
-            Some(writer) => Ok(writer.relieve().await?),
+            Some(writer) => {
+                let relieved = writer.relieve().await;
+                Ok(self.or_at_the_commit(relieved)?.unwrap_or(false))
+            }
             None => Ok(false),
         }
     }
@@ -214,18 +217,20 @@ impl Landing {
         slot: &str,
         patience: &Patience,
     ) -> Result<(), PipelineError> {
-        self.table.park(since, patience).await?;
-        tracing::error!(table = %self.name, since_lsn = %since, reason, "the table stands still from here on (on_error = \"park\"); the others go on");
+        let since = since.max(self.table.recorded());
+        // First, so that no table ever stands still without a reason that can be read; the same one twice is one.
         let finding = Finding {
             kind: FindingKind::Parked,
             table: Some(self.name()),
             lsn: since,
-            reason,
+            reason: reason.clone(),
             recorded_at: chrono::Utc::now(),
             recorded_by: format!("lakebed {}", env!("CARGO_PKG_VERSION")),
         };
         record_finding(location, slot, &finding, patience).await?;
-        // The files of these are left to the next start, which finds them by their intents.
+        self.table.park(since, patience).await?;
+        tracing::error!(table = %self.name, since_lsn = %since, reason, "the table stands still from here on (on_error = \"park\"); the others go on");
+        // The files of these stay, with the sign that there are some, until the table is brought back.
         self.joined.clear();
         self.finished.clear();
         (self.dirty, self.failure) = (false, None);

@@ -88,7 +88,7 @@ pub enum Descent {
 #[allow(missing_docs)] // the messages are the documentation; fields are what they name
 pub enum LineageError {
     #[error(
-        "the lake has no record of what slot \"{slot}\" has acknowledged, so it cannot be told whether anything is missing; run `lakebed init`"
+        "the lake has no record of what slot \"{slot}\" has acknowledged, so it cannot be told whether anything is missing; run `lakebed init`, with --from-now if it asks for that"
     )]
     NoRecord { slot: String },
     #[error(
