@@ -67,7 +67,8 @@ fn judge(at: Lsn, slot: &SlotFacts, server: &ServerFacts) -> anyhow::Result<()> 
     }
     let confirmed = slot.confirmed.unwrap_or(Lsn::ZERO);
     ensure!(
-        at > confirmed,
+        // A commit record begins where the one before it ends, which is what was acknowledged.
+        at >= confirmed,
         "slot {} is past {at} already (it has acknowledged {confirmed}): name the position in the error message of lakebed run",
         slot.name
     );

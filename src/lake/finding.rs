@@ -9,11 +9,15 @@ use crate::base::Lsn;
 use chrono::{DateTime, SecondsFormat, Utc};
 use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::path::Path;
-use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, PutMode, PutOptions};
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Findings that are read at the same time.
+/// Digits of a position in a finding's name.
+const POSITION_DIGITS: usize = 16;
+
 const CONCURRENT_READS: usize = 16;
 
 /// Characters of a reason that are kept.
@@ -27,6 +31,8 @@ pub enum FindingKind {
     Parked,
     /// The transaction whose commit is at a position was stepped over.
     Skipped,
+    /// The server had written only up to a position that lies before what the lake holds.
+    Refused,
     /// What was committed before a position, and behind what the lake held, is missing, and that was accepted.
     Gap,
 }
@@ -37,6 +43,7 @@ impl FindingKind {
         match self {
             Self::Parked => "parked",
             Self::Skipped => "skipped",
+            Self::Refused => "refused",
             Self::Gap => "gap",
         }
     }
@@ -113,6 +120,22 @@ pub async fn findings(location: &LakeLocation, slot: &str) -> Result<Vec<Finding
     Ok(found)
 }
 
+/// The positions of every finding of a kind, by their names alone: one that cannot be read is no reason to stop.
+///
+/// # Errors
+/// What the store says.
+pub async fn finding_positions(location: &LakeLocation, slot: &str, kind: FindingKind) -> Result<Vec<Lsn>, LakeError> {
+    let (store, folder) = (location.store()?, location.own_folder("findings", slot));
+    let shown = format!("{location}/{folder}");
+    let objects = store.list(Some(&folder)).map_err(|error| LakeError::store("list the findings at", &shown, &error));
+    let position = |object: ObjectMeta| {
+        let (name, rest) = object.location.filename()?.split_once('-')?;
+        let digits = rest.get(..POSITION_DIGITS).filter(|_| name == kind.name() && rest.ends_with(".json"))?;
+        u64::from_str_radix(digits, 16).ok().map(Lsn)
+    };
+    objects.try_filter_map(|object| async move { Ok(position(object)) }).try_collect().await
+}
+
 /// None when it was removed since it was listed.
 async fn read(store: &ObjectStoreRef, path: Path, shown: &str) -> Result<Option<Finding>, LakeError> {
     let failed = |error: &ObjectStoreError| LakeError::store("read from", shown, error);
@@ -127,7 +150,15 @@ async fn read(store: &ObjectStoreRef, path: Path, shown: &str) -> Result<Option<
 }
 
 fn name_of(finding: &Finding) -> String {
-    let table = finding.table.as_ref().map(|table| format!("-{table}")).unwrap_or_default();
+    let table = match (&finding.table, finding.kind) {
+        (Some(table), _) => format!("-{table}"),
+        // Two gaps may end at the same position: each is told.
+        (None, FindingKind::Gap) => {
+            let digest = Sha256::digest(finding.reason.as_bytes());
+            digest.iter().take(4).fold("-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+        }
+        (None, _) => String::new(),
+    };
     format!("{}-{:016X}{table}.json", finding.kind.name(), finding.lsn.0)
 }
 

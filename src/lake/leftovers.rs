@@ -2,18 +2,24 @@
 //! only who made them can know them: their names say which process that was.
 
 use super::actions::PROCESS;
+use std::fs::DirEntry;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::SystemTime;
 use url::Url;
 
 /// Digits of a process's number in a name; those of the file's own number follow.
 const PROCESS_DIGITS: usize = 20;
 const FILE_DIGITS: usize = 10;
 
+/// A predecessor wrote before this process did; a successor may be writing now.
+static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+
 static OURS: LazyLock<String> = LazyLock::new(|| format!("{:020}", PROCESS.as_u64_pair().1));
 
 /// What is appended to a file's name while it is written: `#` and digits, which the object store's local listing leaves out.
 pub(super) fn temporary_suffix() -> String {
+    LazyLock::force(&STARTED);
     format!("#{}{:010}", *OURS, rand::random::<u32>())
 }
 
@@ -35,11 +41,16 @@ fn remove_below(folder: &Path) -> usize {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_folder {
             removed += remove_below(&entry.path());
-        } else if is_anothers(&entry.file_name().to_string_lossy()) {
+        } else if is_anothers(&entry.file_name().to_string_lossy()) && is_older_than_this_process(&entry) {
             removed += usize::from(std::fs::remove_file(entry.path()).is_ok());
         }
     }
     removed
+}
+
+fn is_older_than_this_process(entry: &DirEntry) -> bool {
+    let written = entry.metadata().and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written < *STARTED)
 }
 
 /// Other programs' temporary files have shorter numbers.

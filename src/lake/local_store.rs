@@ -68,6 +68,10 @@ impl Place {
     }
 
     fn put(&self, path: &std::path::Path, payload: &PutPayload, create: bool) -> Result<PutResult, LocalError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+            // Somebody removed it; made anew, its name has to be synced anew.
+            self.settled().retain(|known| !known.starts_with(folder) && !folder.starts_with(known));
+        }
         let mut temporary = Temporary::new(path)?;
         temporary.append(payload)?;
         temporary.sync(&*self.disk)?;

@@ -97,7 +97,7 @@ mod writer_test;
 pub use acknowledgement::{Acknowledgement, Acknowledgements};
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
-pub use finding::{Finding, FindingKind, findings, record_finding};
+pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};
 pub use location::LakeLocation;
 pub use orphans::{OrphanReport, remove_orphans};
 pub use patience::Patience;

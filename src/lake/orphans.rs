@@ -103,6 +103,8 @@ async fn leftover_intents(table: &LakeTable, report: &mut OrphanReport) -> Resul
         let Some(bytes) = bytes else { continue };
         match serde_json::from_slice::<Intent>(&bytes) {
             Ok(intent) if intent.app_id != app_id || intent.process == process => {}
+            // A predecessor's is older than the commit that shut it out; this one is a successor's, which has shut us out.
+            Ok(intent) if intent.version >= table.version() => {}
             Ok(intent) => {
                 intents.insert(token, intent.version);
             }

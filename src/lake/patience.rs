@@ -89,7 +89,7 @@ impl Waiting {
         let wait = self.backoff.next(rand::random());
         tokio::select! {
             () = comes_true(self.patience.given_up.as_mut()) => Err(error),
-            () = comes_true(self.patience.hurried.as_mut()) => Err(error),
+            () = comes_true_in_time(self.patience.hurried.as_mut()) => Err(error),
             () = tokio::time::sleep(wait) => Ok(()),
         }
     }
@@ -108,6 +108,16 @@ async fn comes_true(word: Option<&mut watch::Receiver<bool>>) {
         Some(word) => drop(word.wait_for(|given| *given).await),
         None => std::future::pending().await,
     }
+}
+
+/// The same, but who is gone has nothing more to say.
+async fn comes_true_in_time(word: Option<&mut watch::Receiver<bool>>) {
+    if let Some(word) = word
+        && word.wait_for(|given| *given).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

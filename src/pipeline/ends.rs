@@ -86,7 +86,7 @@ fn publishes_whole_table(publication: &PublicationFacts, shape: &TableShape) -> 
     }
 }
 
-/// Opens every table's lake side. One whose schema no longer fits stands still from here on, if it may.
+/// Opens every table's lake side. One whose schema no longer fits, and that may stand still, carries the reason with it.
 pub(super) async fn open_lake(
     pipeline: &Pipeline,
     location: &LakeLocation,
@@ -115,12 +115,7 @@ pub(super) async fn open_lake(
         let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
         let patience = patience(section);
         let writer = TableWriter::new(&table, options, patience.clone())?;
-        let mut landing = Landing::new(section.name.clone(), table, writer, may_park, patience.clone());
-        if let Some(error) = differs {
-            let since = landing.recorded();
-            landing.park(since, error.to_string(), location, &pipeline.source.slot, &patience).await?;
-        }
-        landings.push(landing);
+        landings.push(Landing::new(section.name.clone(), table, writer, may_park, patience, differs));
     }
     Ok(landings)
 }

@@ -45,6 +45,7 @@ impl Landing {
         writer: TableWriter,
         may_park: bool,
         patience: Patience,
+        failure: Option<LakeError>,
     ) -> Self {
         Self {
             name,
@@ -54,12 +55,19 @@ impl Landing {
             joined: Vec::new(),
             finished: Vec::new(),
             dirty: false,
-            failure: None,
+            failure,
             may_park,
             patience,
             landed: false,
             tidied: false,
         }
+    }
+
+    /// Parks a table that was opened although it does not fit its source any more.
+    pub(super) async fn park_what_differs(&mut self, location: &LakeLocation, slot: &str) -> Result<(), PipelineError> {
+        let Some(error) = self.failure.take() else { return Ok(()) };
+        let (since, patience) = (self.recorded(), self.patience.clone());
+        self.park(since, error.to_string(), location, slot, &patience).await
     }
 
     pub(super) fn name(&self) -> String {
@@ -150,13 +158,15 @@ impl Landing {
         }
     }
 
-    /// Any definite error but that somebody else writes the table; and any at all while the slot is about to be lost.
+    /// Any definite error about the table itself: not that somebody else writes it, and not what the store refuses, which may be
+    /// over in a minute. Any error at all while the slot is about to be lost.
     fn is_reason_to_park(&self, error: &LakeError) -> bool {
         let of_another_writer = matches!(
             error,
             LakeError::SecondWriter { .. } | LakeError::ForeignProgress { .. } | LakeError::Overtaken { .. }
         );
-        let urgent = error.retry_class() == RetryClass::Definite || self.patience.is_hurried();
+        let of_the_table = error.retry_class() == RetryClass::Definite && !matches!(error, LakeError::Store { .. });
+        let urgent = of_the_table || self.patience.is_hurried();
         self.may_park && urgent && !of_another_writer && !self.patience.is_over()
     }
 

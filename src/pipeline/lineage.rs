@@ -108,6 +108,14 @@ pub enum LineageError {
     )]
     TableBehindRecord { table: String, recorded: Lsn, expected: Lsn },
     #[error(
+        "the lake table of {table} stands at WAL position {recorded}, and the slot was acknowledged up to {confirmed} while the table was not in the pipeline file: changes between the two are missing; accept that gap with `lakebed init --from-now`"
+    )]
+    TableNotFollowed { table: String, recorded: Lsn, confirmed: Lsn },
+    #[error(
+        "this lake refused its server before, which had written less than the lake holds ({held}), and a server that was rolled back must not be followed once it has written more; when the right server is back, remove {object} and start again"
+    )]
+    RefusedBefore { held: Lsn, object: String },
+    #[error(
         "the server writes timeline {timeline}, which left timeline {from} at WAL position {switched_at}, before {held}, which the lake holds: what the lake took from timeline {from} behind that point never happened on this server; connect [source].url to a server that did not lose it, or begin another lake with a slot of its own"
     )]
     TimelineDiverged { timeline: u32, from: u32, switched_at: Lsn, held: Lsn },
@@ -138,7 +146,9 @@ pub fn judge(
         let (recorded, found) = (recorded.system_identifier.clone(), server.system_identifier.clone());
         return Err(LineageError::OtherSystem { recorded, found });
     }
-    let held = tables.iter().map(|mark| mark.recorded).fold(recorded.acknowledged, Lsn::max);
+    // Rows alone count: a position without any is no loss when a server has not written so far.
+    let known = recorded.tables.values().copied();
+    let held = tables.iter().map(|mark| mark.recorded).chain(known).fold(Lsn::ZERO, Lsn::max);
     let descent = descent(server, recorded.timeline, held)?;
     if held > server.flushed {
         return Err(LineageError::ServerBehindLake { held, flushed: server.flushed });
@@ -148,11 +158,16 @@ pub fn judge(
         return Err(LineageError::SlotAheadOfLake { slot: slot.to_owned(), confirmed, acknowledged });
     }
     for mark in tables.iter().filter(|mark| !mark.parked) {
-        // A table that the record does not know was added later: it begins where `init` says.
-        let Some(expected) = recorded.tables.get(&mark.table).copied() else { continue };
-        if mark.recorded < expected {
-            let (table, recorded) = (mark.table.clone(), mark.recorded);
-            return Err(LineageError::TableBehindRecord { table, recorded, expected });
+        let (table, stands_at) = (mark.table.clone(), mark.recorded);
+        match recorded.tables.get(&mark.table).copied() {
+            Some(expected) if stands_at < expected => {
+                return Err(LineageError::TableBehindRecord { table, recorded: stands_at, expected });
+            }
+            // `init` notes every table that it begins; one that was taken out of the pipeline file in between was not followed.
+            None if stands_at < confirmed => {
+                return Err(LineageError::TableNotFollowed { table, recorded: stands_at, confirmed });
+            }
+            Some(_) | None => {}
         }
     }
     Ok(descent)
@@ -211,8 +226,9 @@ mod tests {
             let tables = [mark(EVENTS, events), mark(HOOKS, 300)];
             assert_eq!(judged(&server(), confirmed, &tables), Ok(Descent::Same), "{confirmed} {events}");
         }
-        let added_later = [mark("public.new", 1)];
-        assert_eq!(judged(&server(), 500, &added_later), Ok(Descent::Same));
+        assert_eq!(judged(&server(), 500, &[mark("public.new", 500)]), Ok(Descent::Same), "`init` began it here");
+        let taken_out = judged(&server(), 500, &[mark("public.new", 499)]);
+        assert!(matches!(taken_out, Err(LineageError::TableNotFollowed { .. })), "{taken_out:?}");
     }
 
     #[test]
@@ -220,17 +236,17 @@ mod tests {
         let tables = [mark(EVENTS, 480), mark(HOOKS, 300)];
         let behind = [mark(EVENTS, 479), mark(HOOKS, 300)];
         let other = Lineage { system_identifier: "1".to_owned(), ..server() };
-        let restored = Lineage { flushed: Lsn(499), ..server() };
+        let restored = Lineage { flushed: Lsn(479), ..server() };
         let older = Lineage { timeline: 3, history: promoted(1).history, ..server() };
         let unrelated = Recorded { timeline: 2, ..recorded() };
         let slot = ("lakebed", Lsn(500));
         let cases = [
             (judge(&server(), slot, None, &tables), "run `lakebed init`"),
             (judged(&other, 500, &tables), "system 1; connect"),
-            (judged(&restored, 500, &tables), "only up to 0/1F3"),
+            (judged(&restored, 500, &tables), "only up to 0/1DF"),
             (judged(&server(), 501, &tables), "accept that gap with `lakebed init --from-now`"),
             (judged(&server(), 500, &behind), "put the newer copy back"),
-            (judged(&promoted(499), 500, &tables), "left timeline 1 at WAL position 0/1F3, before 0/1F4"),
+            (judged(&promoted(479), 500, &tables), "left timeline 1 at WAL position 0/1DF, before 0/1E0"),
             (judge(&older, slot, Some(&unrelated), &tables), "does not descend from it"),
             (judge(&server(), slot, Some(&unrelated), &tables), "timeline 2, and the server writes timeline 1"),
         ];
@@ -246,7 +262,7 @@ mod tests {
     fn w2_a_new_timeline_is_followed_only_behind_everything_the_lake_holds() {
         let at = |switched_at| Ok(Descent::Switched { from: 1, switched_at: Lsn(switched_at) });
         let tables = [mark(EVENTS, 480), mark(HOOKS, 300)];
-        assert_eq!(judged(&promoted(500), 500, &tables), at(500));
+        assert_eq!(judged(&promoted(480), 500, &tables), at(480), "what was acknowledged behind it held no row");
         // Committed and not yet acknowledged counts as held.
         let further = [mark(EVENTS, 600), mark(HOOKS, 300)];
         assert!(matches!(judged(&promoted(599), 500, &further), Err(LineageError::TimelineDiverged { .. })));
@@ -277,7 +293,7 @@ mod tests {
                 acknowledged: Lsn(acknowledged), tables: [(EVENTS.to_owned(), Lsn(then))].into(), ..recorded()
             };
             let judged = judge(&server, ("lakebed", Lsn(confirmed)), Some(&recorded), &[mark(EVENTS, now)]);
-            let held = acknowledged.max(now);
+            let held = then.max(now);
             let branched_behind = timeline == 1
                 || server.history.iter().find(|switch| switch.timeline == 1).is_some_and(|switch| switch.switched_at.0 >= held);
             let sound = confirmed <= acknowledged && now >= then && held <= flushed && branched_behind;

@@ -7,7 +7,7 @@ use super::in_progress::InProgress;
 use super::land::{Land, Witness, stands};
 use super::landing::Landing;
 use super::limits::{LAND_QUEUE_COMMANDS, Limits};
-use super::lineage::{Descent, Lineage, Recorded, TableMark, judge};
+use super::lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
@@ -16,7 +16,9 @@ use crate::base::Lsn;
 use crate::buffer::TableBuffer;
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::{self, Settings};
-use crate::lake::{Acknowledgement, Acknowledgements, FindingKind, LakeLocation, Patience, findings};
+use crate::lake::{
+    Acknowledgement, Acknowledgements, Finding, FindingKind, LakeLocation, Patience, finding_positions, record_finding,
+};
 use crate::ops::tasks::Stages;
 use crate::source::{self, Pressure, SlotFacts};
 use crate::wal::{ReplicationConnection, ReplicationStream, StreamOptions, SystemIdentity};
@@ -89,10 +91,14 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     let limits = Limits::new(&pipeline.buffer);
     let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
     let patience = |section: &TableSection| words.patience(section);
-    let landings =
+    let mut landings =
         ends::open_lake(pipeline, &location, &source.tables, &system.system_identifier, limits, &patience).await?;
     let (records, record) = Acknowledgements::open(&location, &pipeline.source.slot).await?;
-    let descent = is_the_lakes_own_past(&mut connection, &system, &slot, record.as_ref(), &landings).await?;
+    refused_before(&location, &slot.name).await?;
+    let descent = match is_the_lakes_own_past(&mut connection, &system, &slot, record.as_ref(), &landings).await {
+        Err(error) => return Err(remembered(error, &location, &slot.name).await),
+        Ok(descent) => descent,
+    };
     let mut witness = Witness { records, system_identifier: system.system_identifier, timeline: system.timeline };
     if let Descent::Switched { from, switched_at } = descent {
         tracing::info!(from, timeline = witness.timeline, switched_at = %switched_at, "the server writes a new timeline, which goes on where the lake ends");
@@ -101,6 +107,10 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     }
     let skips = skips(&location, &pipeline.source.slot).await?;
     let stream = follow_from(connection, pipeline, &source, limits).await?;
+    // Only now is it known that this server is the right one.
+    for landing in &mut landings {
+        landing.park_what_differs(&location, &pipeline.source.slot).await?;
+    }
     let marker = match until {
         Until::Signalled => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
@@ -139,10 +149,38 @@ async fn is_the_lakes_own_past(
     Ok(judge(&present, (&slot.name, confirmed), recorded.as_ref(), &tables)?)
 }
 
+/// A server that was rolled back is refused for as long as nobody has said that it is the right one again: once it has written
+/// more than the lake holds, nothing else tells it from the one that was followed.
+async fn refused_before(location: &LakeLocation, slot: &str) -> Result<(), PipelineError> {
+    match finding_positions(location, slot, FindingKind::Refused).await?.into_iter().max() {
+        None => Ok(()),
+        Some(held) => {
+            let object = format!("{location}/_lakebed/findings/{slot}/refused-*.json");
+            Err(LineageError::RefusedBefore { held, object }.into())
+        }
+    }
+}
+
+/// Leaves the note that [`refused_before`] looks for. An attempt: the error is the same without it.
+async fn remembered(error: PipelineError, location: &LakeLocation, slot: &str) -> PipelineError {
+    if let PipelineError::Lineage(LineageError::ServerBehindLake { held, .. }) = &error {
+        let finding = Finding {
+            kind: FindingKind::Refused,
+            table: None,
+            lsn: *held,
+            reason: error.to_string(),
+            recorded_at: chrono::Utc::now(),
+            recorded_by: format!("lakebed {}", env!("CARGO_PKG_VERSION")),
+        };
+        if let Err(error) = record_finding(location, slot, &finding, &Patience::none()).await {
+            tracing::info!(%error, "that this server was refused could not be noted in the lake");
+        }
+    }
+    error
+}
+
 async fn skips(location: &LakeLocation, slot: &str) -> Result<Skips, PipelineError> {
-    let findings = findings(location, slot).await?;
-    let orders = findings.iter().filter(|finding| finding.kind == FindingKind::Skipped).map(|finding| finding.lsn);
-    Ok(Skips::new(orders))
+    Ok(Skips::new(finding_positions(location, slot, FindingKind::Skipped).await?))
 }
 
 async fn follow_from(

@@ -105,7 +105,7 @@ impl LakeSide {
     }
 
     fn states(&self, record: Option<&Acknowledgement>) -> Vec<LakeState> {
-        let expected = |entry: &LakeEntry| record?.tables.get(&entry.shape.table.to_string()).copied();
+        let expected = |entry: &LakeEntry| Some(expected_of(&entry.shape, record?));
         let state = |entry: &LakeEntry| LakeState {
             table: entry.shape.table.clone(),
             recorded: entry.recorded,
@@ -160,6 +160,13 @@ impl LakeSide {
         {
             return Err(error.context(removed_again(login, slot).await));
         }
+        // Before anything moves: what was held is not known afterwards.
+        if *beginning != Beginning::Complete
+            && let Some(missing) = self.missing(beginning, at, known.as_ref())
+        {
+            record::accept_gap(&self.location, slot, at, missing).await?;
+        }
+        self.note_unpublished(client, beginning, pipeline, seen).await?;
         let mut created = Vec::with_capacity(self.tables.len());
         match self.create_tables(beginning, at, known.as_ref(), &mut created).await {
             Ok(()) => lines.extend(created),
@@ -182,7 +189,32 @@ impl LakeSide {
         Ok(lines)
     }
 
-    /// The record from which `run` goes on, and a finding about what is missing before it.
+    /// A publication sends a table's changes from the moment on when it was added, wherever the slot stands: what was committed
+    /// before, while the slot was there, is missing.
+    async fn note_unpublished(
+        &self,
+        client: &Client,
+        beginning: &Beginning,
+        pipeline: &Pipeline,
+        seen: &Seen,
+    ) -> anyhow::Result<()> {
+        let Some(publication) = seen.publication.as_ref().filter(|_| !matches!(beginning, Beginning::NewSlot { .. }))
+        else {
+            return Ok(());
+        };
+        let names = pipeline.tables.iter().map(|table| &table.name);
+        let added: Vec<String> =
+            names.filter(|name| publication.find(name).is_none()).map(ToString::to_string).collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        let until = source::server(client).await?.wal_position;
+        let missing =
+            format!("what was committed to {} before {until}, while the publication did not send it", added.join(", "));
+        record::accept_gap(&self.location, &pipeline.source.slot, until, missing).await
+    }
+
+    /// The record from which `run` goes on.
     async fn leave_record(
         &self,
         beginning: &Beginning,
@@ -191,9 +223,6 @@ impl LakeSide {
         slot: &str,
         (seen, timeline): (&Seen, u32),
     ) -> anyhow::Result<()> {
-        if let Some(missing) = self.missing(beginning, at, known) {
-            record::accept_gap(&self.location, slot, at, missing).await?;
-        }
         let recorded = |entry: &LakeEntry| match entry.recorded {
             None => at,
             Some(recorded) if entry.goes_on(beginning, known) => recorded.max(at),
@@ -276,8 +305,8 @@ impl LakeEntry {
     /// Whether a table that is there continues behind an accepted gap. A parked one stands still whatever happens.
     fn goes_on(&self, beginning: &Beginning, known: Option<&Acknowledgement>) -> bool {
         let behind_record = || {
-            let expected = known.and_then(|known| known.tables.get(&self.shape.table.to_string()));
-            expected.is_some_and(|expected| self.recorded.is_some_and(|recorded| recorded < *expected))
+            let expected = known.map(|known| expected_of(&self.shape, known));
+            expected.is_some_and(|expected| self.recorded.is_some_and(|recorded| recorded < expected))
         };
         let gap = match beginning {
             Beginning::Complete | Beginning::AtSlot { gap: Gap::None, .. } => false,
@@ -286,6 +315,11 @@ impl LakeEntry {
         };
         gap && !self.parked
     }
+}
+
+/// How far a lake table was when the slot was last acknowledged; one that was not followed then has to be as far as the slot.
+fn expected_of(shape: &TableShape, known: &Acknowledgement) -> Lsn {
+    known.tables.get(&shape.table.to_string()).copied().unwrap_or(known.acknowledged)
 }
 
 /// Records that the table goes on at `at`; a run that was interrupted here before finds it recorded.
