@@ -100,7 +100,7 @@ pub enum LineageError {
     )]
     ServerBehindLake { held: Lsn, flushed: Lsn },
     #[error(
-        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, and changes between the two are missing; accept that gap with `lakebed init --from-now`"
+        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, or the lake was restored from an older copy, and changes between the two are missing; put the newer copy of the lake back, or accept that gap with `lakebed init --from-now`"
     )]
     SlotAheadOfLake { slot: String, confirmed: Lsn, acknowledged: Lsn },
     #[error(
