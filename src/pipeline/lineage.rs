@@ -123,6 +123,20 @@ impl Classify for LineageError {
     }
 }
 
+/// The first question of all: another server's tables and positions mean nothing here. Whoever opens lake tables asks it before.
+///
+/// # Errors
+/// [`LineageError::OtherSystem`] unless there is no record, or it names `found`.
+pub(super) fn same_system(found: &str, recorded: Option<&Recorded>) -> Result<(), LineageError> {
+    match recorded {
+        Some(record) if record.system_identifier != found => {
+            let (recorded, found) = (record.system_identifier.clone(), found.to_owned());
+            Err(LineageError::OtherSystem { recorded, found })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Decides whether `slot`, which is confirmed up to `confirmed`, may be followed into these tables.
 ///
 /// # Errors
@@ -134,10 +148,7 @@ pub fn judge(
     tables: &[TableMark],
 ) -> Result<Descent, LineageError> {
     let Some(recorded) = recorded else { return Err(LineageError::NoRecord { slot: slot.to_owned() }) };
-    if recorded.system_identifier != server.system_identifier {
-        let (recorded, found) = (recorded.system_identifier.clone(), server.system_identifier.clone());
-        return Err(LineageError::OtherSystem { recorded, found });
-    }
+    same_system(&server.system_identifier, Some(recorded))?;
     let held = tables.iter().map(|mark| mark.recorded).fold(recorded.acknowledged, Lsn::max);
     let descent = descent(server, recorded.timeline, held)?;
     if held > server.flushed {
