@@ -8,7 +8,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 const RUN: [&str; 2] = ["run", "--until-caught-up"];
@@ -88,6 +88,12 @@ async fn a_slot_that_was_made_again(site: &Site) {
 }
 
 async fn a_slot_that_was_lost(site: &Site) {
+    lose_the_slot(site).await;
+    let words = ["slot lakebed is lost", "gone from the server", "SELECT pg_drop_replication_slot('lakebed')"];
+    refused(site, &[words[0], words[1], words[2], "accept the gap with lakebed init --from-now"]).await;
+}
+
+async fn lose_the_slot(site: &Site) {
     for (name, value) in [("max_slot_wal_keep_size", "1MB"), ("wal_keep_size", "0")] {
         site.sql(&format!("ALTER SYSTEM SET {name} = '{value}'")).await;
     }
@@ -97,8 +103,22 @@ async fn a_slot_that_was_lost(site: &Site) {
     }
     site.sql("CHECKPOINT").await;
     site.wait_for("SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'lakebed'").await;
-    let words = ["slot lakebed is lost", "gone from the server", "SELECT pg_drop_replication_slot('lakebed')"];
-    refused(site, &[words[0], words[1], words[2], "accept the gap with lakebed init --from-now"]).await;
+}
+
+/// A row that waits for its hour pins the WAL; the server ends the connection when it takes the slot's WAL away.
+#[tokio::test]
+async fn a_slot_that_is_lost_under_a_running_pipeline_ends_it_with_its_remedy() {
+    let site = Site::small().await;
+    site.write_pipeline(&PipelineText { max_age: "1h", ..site.pipeline_text() });
+    site.init().await;
+    let run = site.start_run();
+    site.wait_for("SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'").await;
+    site.insert_events(1, 1).await;
+    site.wait_for("SELECT sent_lsn >= pg_current_wal_lsn() FROM pg_stat_replication").await;
+    lose_the_slot(&site).await;
+    let run = run.ended().await.allowing(&["not following for now", "comes near its loss"]);
+    run.refused(1, &["slot lakebed is lost", "accept the gap with lakebed init --from-now"]);
+    site.cluster.stop().await;
 }
 
 /// A lake, as it is and as it was.
@@ -263,6 +283,8 @@ async fn another_system(site: &Site) {
     let words = [&format!("the lake follows system {here}"), &format!("the server is system {there}")];
     let remedy = "connect [source].url to the server that goes with this lake";
     refused(&other, &[words[0], words[1], remedy, "or begin another lake with a slot of its own"]).await;
+    let checked = other.lakebed(&["check"]).await;
+    assert!(checked.code == Some(1) && checked.stdout.contains(words[0]), "{}", checked.stdout);
     other.cluster.stop().await;
 }
 
@@ -274,12 +296,14 @@ async fn unusable_buckets(site: &Site) {
         options.push((name.to_owned(), value.to_owned()));
         PipelineText { lake: format!("s3://{BUCKET}/lake"), options, ..site.pipeline_text() }
     };
-    let (port, _answering) = store_without_buckets().await;
-    let nowhere = format!("http://127.0.0.1:{port}");
+    let (nowhere, _nowhere) = store_that_answers(NO_BUCKET).await;
+    let (careless, _careless) = store_that_answers(TAKEN).await;
+    let at = |port: u16| with("aws_endpoint", &format!("http://127.0.0.1:{port}"));
     for (text, code, remedy) in [
         (with("aws_secret_access_key", "canary-wrong"), 1, "give lakebed's user read, write and delete rights there"),
         (with("aws_access_key_id", "nobody"), 1, "give lakebed's user read, write and delete rights there"),
-        (with("aws_endpoint", &nowhere), 1, "it does not exist; create the bucket or folder, or correct [lake].url"),
+        (at(nowhere), 1, "it does not exist; create the bucket or folder, or correct [lake].url"),
+        (at(careless), 1, "use a store with conditional writes"),
         (with("aws_conditional_put", "perhaps"), 2, "correct [lake].url or [lake.options]"),
     ] {
         site.write_pipeline(&text);
@@ -290,25 +314,41 @@ async fn unusable_buckets(site: &Site) {
 }
 
 /// What S3 says of a bucket that is not there; SeaweedFS makes it instead.
-async fn store_without_buckets() -> (u16, JoinSet<()>) {
-    const BODY: &str = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>no bucket</Message></Error>";
+const NO_BUCKET: (&str, &str) =
+    ("404 Not Found", "<Error><Code>NoSuchBucket</Code><Message>no bucket</Message></Error>");
+/// A store that knows nothing of conditions says this to every PUT.
+const TAKEN: (&str, &str) = ("200 OK", "");
+
+/// A store that gives every request the same answer, and its port.
+async fn store_that_answers((status, body): (&'static str, &'static str)) -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut answering = JoinSet::new();
     answering.spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let mut request = Vec::new();
-            // The one request is the probe's.
-            while !request.ends_with(b"\r\n\r\nlakebed") {
-                if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
-            let head = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Type: application/xml";
-            let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len());
+            read_request(&mut socket).await;
+            let headers = "Connection: close\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT";
+            let length = body.len();
+            let response = format!("HTTP/1.1 {status}\r\n{headers}\r\nContent-Length: {length}\r\n\r\n{body}");
             let _ = socket.write_all(response.as_bytes()).await;
             let _ = socket.shutdown().await;
         }
     });
     (port, answering)
+}
+
+async fn read_request(socket: &mut TcpStream) {
+    let mut request = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            if body.len() >= length.map_or(0, |length| length.trim().parse().unwrap()) {
+                return;
+            }
+        }
+        if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
 }
