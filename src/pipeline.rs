@@ -29,6 +29,8 @@ mod landing;
 mod limits;
 mod lineage;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 mod room;
 mod routes;
 mod skips;

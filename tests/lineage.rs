@@ -51,6 +51,7 @@ async fn w2_a_slot_that_was_advanced_by_hand_is_refused_until_the_gap_is_accepte
         checked.stdout
     );
     site.init_with(&[]).await.refused(1, &words);
+    site.lakebed(&["run", "--until-caught-up"]).await.refused(1, &words);
 
     site.init_with(&["--from-now"]).await.succeeded();
     assert!(check(&site).await.contains(GOES_ON));
@@ -118,6 +119,8 @@ async fn w2_a_restored_or_promoted_server_is_followed_only_behind_what_the_lake_
             for word in words {
                 assert!(shown.contains(word) && refused.contains(word), "{word}: {shown}");
             }
+            let run = site.lakebed(&["run", "--until-caught-up"]).await;
+            run.refused(1, &[words[0], words[1], "or begin another lake with a slot of its own"]);
         }
         // No consent makes rows true that this server never wrote.
         restored.execute(DATABASE, ADVANCE).await.unwrap();

@@ -20,6 +20,7 @@ mod house;
 mod lineage;
 mod parking;
 mod refusals;
+mod remedies;
 mod restart;
 mod streams;
 mod supervision;

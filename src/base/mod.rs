@@ -8,6 +8,8 @@ mod backoff;
 mod column;
 mod lsn;
 mod partition;
+#[cfg(test)]
+pub(crate) mod remedies;
 mod retry;
 mod table;
 mod xids;

@@ -25,6 +25,8 @@ mod error;
 mod event_date;
 mod partition_rows;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 mod row_key;
 #[cfg(test)]
 mod row_key_test;

@@ -1,6 +1,7 @@
 //! A refusal names its row by the key, and shows nothing else of it.
 
 use super::table_buffer_test::{append, bound};
+use super::{BufferError, RefusedCell};
 use crate::base::{ColumnType, PartitionBy, SourceColumn, TableName, TableShape};
 use crate::decode::Datum;
 
@@ -103,5 +104,14 @@ fn a_value_that_does_not_fit_has_its_remedies() {
     let message = refusal(shape(ColumnType::Int8, &[1]), &[NOTE, Datum::Text(b"7"), NAN, AT]);
     for remedy in ["text_columns", "[[table]]", "anew", "`lakebed skip`", "on_error = \"park\""] {
         assert!(message.contains(remedy), "{remedy} is not in: {message}");
+    }
+}
+
+/// `public.event.amount of row id=7`, out of a row with contents.
+pub(super) fn refused_cell() -> RefusedCell {
+    let error = append(&mut bound(shape(ColumnType::Int8, &[1])), &[NOTE, Datum::Text(b"7"), NAN, AT]).unwrap_err();
+    match error {
+        BufferError::Value { cell, .. } => *cell,
+        error => panic!("{error}"),
     }
 }

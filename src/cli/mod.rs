@@ -9,12 +9,16 @@ mod demo;
 mod init;
 mod lineage;
 mod query;
+#[cfg(test)]
+mod remedy_test;
 mod run;
 mod skip;
 mod status;
 
 use crate::config::{ConfigError, Pipeline};
 use crate::connect::SettingsError;
+use crate::lake::LakeError;
+use crate::pipeline::PipelineError;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -138,8 +142,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     exit.into()
 }
 
-/// The one line that a person sees. The chain of causes is joined, so that nothing is lost and nothing is repeated.
 fn failed(error: &anyhow::Error) -> ExitCode {
+    report(&one_line(error));
+    exit_of(error).into()
+}
+
+/// The one line that a person sees. The chain of causes is joined, so that nothing is lost and nothing is repeated.
+fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -148,10 +157,20 @@ fn failed(error: &anyhow::Error) -> ExitCode {
             line.push_str(&text);
         }
     }
-    report(&format!("lakebed: {}", line.replace(['\n', '\r'], " ")));
-    let configuration =
-        error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<SettingsError>().is_some();
-    if configuration { Exit::Usage.into() } else { Exit::Failed.into() }
+    format!("lakebed: {}", line.replace(['\n', '\r'], " "))
+}
+
+/// Whatever is wrong in the pipeline file or the connection's settings is configuration, however deep among the causes it is.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    let is_lake_url = |cause: &LakeError| matches!(cause, LakeError::Location { .. });
+    let configuration = error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.is::<SettingsError>()
+            || cause.downcast_ref().is_some_and(is_lake_url)
+            // A transparent error passes its cause over and shows what is behind it.
+            || matches!(cause.downcast_ref(), Some(PipelineError::Lake(error)) if is_lake_url(error))
+    });
+    if configuration { Exit::Usage } else { Exit::Failed }
 }
 
 /// Writes a line to standard error; a closed one is not worth another error.

@@ -120,7 +120,7 @@ fn classify(error: &tokio_postgres::Error, settings: &Settings) -> ConnectError 
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
         // SCRAM's own verdicts are IO errors of these kinds; no system call fails with them.
         Some(cause) if matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Other) => {
-            ConnectError::Authentication { endpoint, reason: cause.to_string() }
+            ConnectError::failed_exchange(endpoint, &cause.to_string())
         }
         Some(cause) => ConnectError::from_io(cause, endpoint),
         None if settings.channel_binding() == settings::ChannelBinding::Require => {
@@ -129,6 +129,6 @@ fn classify(error: &tokio_postgres::Error, settings: &Settings) -> ConnectError 
         None if settings.password().is_none() => {
             ConnectError::PasswordMissing { endpoint, user: settings.user().to_owned() }
         }
-        None => ConnectError::Authentication { endpoint, reason: error.to_string() },
+        None => ConnectError::failed_exchange(endpoint, &error.to_string()),
     }
 }

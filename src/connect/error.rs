@@ -173,7 +173,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// Any other error of the server.
-    #[error("PostgreSQL at {endpoint} refused the connection: {server}")]
+    #[error("PostgreSQL at {endpoint} refused the connection ({server}): look into the server's log")]
     Server {
         /// Where.
         endpoint: String,
@@ -232,6 +232,14 @@ impl ConnectError {
         let reason = "channel_binding=require, but the server or the connection has none: use sslmode=require or stronger \
                       and scram-sha-256 in pg_hba.conf";
         Self::Authentication { endpoint, reason: reason.to_owned() }
+    }
+
+    /// The exchange itself failed, for a reason that the libraries give in their own words.
+    pub fn failed_exchange(endpoint: String, reason: &str) -> Self {
+        Self::Authentication {
+            endpoint,
+            reason: format!("{reason}: correct the password, or look into the server's log"),
+        }
     }
 
     /// Whether the other kind of encryption may fare better: what libpq tries again for `allow` and `prefer`.

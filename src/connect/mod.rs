@@ -35,6 +35,8 @@ mod tls;
 mod verifier;
 
 #[cfg(test)]
+pub(crate) mod remedy_test;
+#[cfg(test)]
 mod settings_test;
 
 pub use attempt::{attempt, open};

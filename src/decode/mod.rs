@@ -27,6 +27,8 @@ mod parse;
 mod parse_test;
 mod reader;
 mod relation;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 mod tuple;
 pub mod value;
 

@@ -111,7 +111,9 @@ pub enum LakeError {
         location: String,
     },
     /// The position was committed before (L1).
-    #[error("the Delta table at {location} already holds everything up to {recorded}; {at} cannot be committed again")]
+    #[error(
+        "the Delta table at {location} already holds everything up to {recorded}, so {at} cannot be committed again; restart lakebed, and report it if it happens again"
+    )]
     AlreadyRecorded {
         /// The table's URL.
         location: String,
@@ -121,7 +123,9 @@ pub enum LakeError {
         at: Lsn,
     },
     /// A position beyond 2^63 - 1 does not fit Delta's transaction version.
-    #[error("WAL position {at} does not fit the transaction version of a Delta table")]
+    #[error(
+        "WAL position {at} does not fit the transaction version of a Delta table; this is a fault of lakebed, report it"
+    )]
     PositionTooLarge {
         /// The position.
         at: Lsn,

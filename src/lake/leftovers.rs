@@ -75,12 +75,16 @@ mod tests {
         for name in [ours.as_str(), another.as_str(), "part.parquet", "part.parquet#1", "part#x.parquet"] {
             std::fs::write(below.join(name), b"").unwrap();
         }
+        let successors = format!("part.parquet#{:020}{:010}", 8, 8);
+        std::fs::write(below.join(&successors), b"").unwrap();
+        let before = *STARTED - std::time::Duration::from_secs(60);
+        std::fs::File::options().write(true).open(below.join(&another)).unwrap().set_modified(before).unwrap();
         remove_temporary_files(Url::from_directory_path(folder.path()).unwrap().as_str()).await;
         let mut left: Vec<String> =
             std::fs::read_dir(&below).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         let mut expected =
-            vec![ours, "part#x.parquet".to_owned(), "part.parquet".to_owned(), "part.parquet#1".to_owned()];
+            vec![ours, successors, "part#x.parquet".to_owned(), "part.parquet".to_owned(), "part.parquet#1".to_owned()];
         expected.sort();
         assert_eq!(left, expected);
     }

@@ -132,7 +132,10 @@ impl LakeLocation {
     /// The table library's builder for a folder of the lake.
     pub(super) fn builder_at(&self, url: &Url) -> Result<DeltaTableBuilder, LakeError> {
         let builder = DeltaTableBuilder::from_url(url.clone())
-            .map_err(|error| LakeError::Location { location: shown(url), reason: error.to_string() })?
+            .map_err(|error| LakeError::Location {
+                location: shown(url),
+                reason: one_line_without_queries(&error.to_string()),
+            })?
             .with_storage_options(self.options.clone());
         Ok(match &self.store {
             Some(store) => builder.with_storage_backend(store.clone(), url.clone()),

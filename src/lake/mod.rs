@@ -84,6 +84,8 @@ mod orphans_test;
 #[cfg(test)]
 mod park_test;
 #[cfg(test)]
+pub(crate) mod remedy_test;
+#[cfg(test)]
 mod rewrite_test;
 #[cfg(test)]
 mod scripted_store;

@@ -86,7 +86,8 @@ fn publishes_whole_table(publication: &PublicationFacts, shape: &TableShape) -> 
     }
 }
 
-/// Opens every table's lake side. One whose schema no longer fits, and that may stand still, carries the reason with it.
+/// Opens every table's lake side; the location was probed. One whose schema no longer fits, and that may stand still, carries the
+/// reason with it.
 pub(super) async fn open_lake(
     pipeline: &Pipeline,
     location: &LakeLocation,
@@ -95,7 +96,6 @@ pub(super) async fn open_lake(
     limits: Limits,
     patience: &dyn Fn(&TableSection) -> Patience,
 ) -> Result<Vec<Landing>, PipelineError> {
-    location.probe().await?;
     let mut landings = Vec::with_capacity(tables.len());
     for (section, (_, shape)) in pipeline.tables.iter().zip(tables) {
         let progress = Progress {

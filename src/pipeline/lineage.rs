@@ -100,7 +100,7 @@ pub enum LineageError {
     )]
     ServerBehindLake { held: Lsn, flushed: Lsn },
     #[error(
-        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, and changes between the two are missing; accept that gap with `lakebed init --from-now`"
+        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, or the lake was restored from an older copy, and changes between the two are missing; put the newer copy of the lake back, or accept that gap with `lakebed init --from-now`"
     )]
     SlotAheadOfLake { slot: String, confirmed: Lsn, acknowledged: Lsn },
     #[error(
@@ -131,6 +131,20 @@ impl Classify for LineageError {
     }
 }
 
+/// The first question of all: another server's tables and positions mean nothing here. Whoever opens lake tables asks it before.
+///
+/// # Errors
+/// [`LineageError::OtherSystem`] unless there is no record, or it names `found`.
+pub(super) fn same_system(found: &str, recorded: Option<&Recorded>) -> Result<(), LineageError> {
+    match recorded {
+        Some(record) if record.system_identifier != found => {
+            let (recorded, found) = (record.system_identifier.clone(), found.to_owned());
+            Err(LineageError::OtherSystem { recorded, found })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Decides whether `slot`, which is confirmed up to `confirmed`, may be followed into these tables.
 ///
 /// # Errors
@@ -142,10 +156,7 @@ pub fn judge(
     tables: &[TableMark],
 ) -> Result<Descent, LineageError> {
     let Some(recorded) = recorded else { return Err(LineageError::NoRecord { slot: slot.to_owned() }) };
-    if recorded.system_identifier != server.system_identifier {
-        let (recorded, found) = (recorded.system_identifier.clone(), server.system_identifier.clone());
-        return Err(LineageError::OtherSystem { recorded, found });
-    }
+    same_system(&server.system_identifier, Some(recorded))?;
     // Rows alone count: a position without any is no loss when a server has not written so far.
     let known = recorded.tables.values().copied();
     let held = tables.iter().map(|mark| mark.recorded).chain(known).fold(Lsn::ZERO, Lsn::max);

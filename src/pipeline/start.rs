@@ -7,7 +7,7 @@ use super::in_progress::InProgress;
 use super::land::{Land, Witness, stands};
 use super::landing::Landing;
 use super::limits::{LAND_QUEUE_COMMANDS, Limits};
-use super::lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
+use super::lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge, same_system};
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
@@ -16,9 +16,7 @@ use crate::base::Lsn;
 use crate::buffer::TableBuffer;
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::{self, Settings};
-use crate::lake::{
-    Acknowledgement, Acknowledgements, Finding, FindingKind, LakeLocation, Patience, finding_positions, record_finding,
-};
+use crate::lake::{Acknowledgements, Finding, FindingKind, LakeLocation, Patience, finding_positions, record_finding};
 use crate::ops::tasks::Stages;
 use crate::source::{self, Pressure, SlotFacts};
 use crate::wal::{ReplicationConnection, ReplicationStream, StreamOptions, SystemIdentity};
@@ -91,18 +89,21 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
     let limits = Limits::new(&pipeline.buffer);
     let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
     let patience = |section: &TableSection| words.patience(section);
+    location.probe().await?;
+    let (records, record) = Acknowledgements::open(&location, &pipeline.source.slot).await?;
+    let recorded = record.map(Recorded::from);
+    same_system(&system.system_identifier, recorded.as_ref())?;
     let mut landings =
         ends::open_lake(pipeline, &location, &source.tables, &system.system_identifier, limits, &patience).await?;
-    let (records, record) = Acknowledgements::open(&location, &pipeline.source.slot).await?;
     refused_before(&location, &slot.name).await?;
-    let descent = match is_the_lakes_own_past(&mut connection, &system, &slot, record.as_ref(), &landings).await {
+    let descent = match is_the_lakes_own_past(&mut connection, &system, &slot, recorded.as_ref(), &landings).await {
         Err(error) => return Err(remembered(error, &location, &slot.name).await),
         Ok(descent) => descent,
     };
     let mut witness = Witness { records, system_identifier: system.system_identifier, timeline: system.timeline };
     if let Descent::Switched { from, switched_at } = descent {
         tracing::info!(from, timeline = witness.timeline, switched_at = %switched_at, "the server writes a new timeline, which goes on where the lake ends");
-        let acknowledged = record.map_or(Lsn::ZERO, |record| record.acknowledged);
+        let acknowledged = recorded.map_or(Lsn::ZERO, |record| record.acknowledged);
         witness.note(acknowledged, stands(&landings), &words.landing_patience()).await?;
     }
     let skips = skips(&location, &pipeline.source.slot).await?;
@@ -125,7 +126,7 @@ async fn is_the_lakes_own_past(
     connection: &mut ReplicationConnection,
     system: &SystemIdentity,
     slot: &SlotFacts,
-    record: Option<&Acknowledgement>,
+    recorded: Option<&Recorded>,
     landings: &[Landing],
 ) -> Result<Descent, PipelineError> {
     let history = connection.timeline_history(system.timeline).await?;
@@ -135,18 +136,12 @@ async fn is_the_lakes_own_past(
         flushed: system.flushed,
         history,
     };
-    let recorded = record.map(|record| Recorded {
-        system_identifier: record.system_identifier.clone(),
-        timeline: record.timeline,
-        acknowledged: record.acknowledged,
-        tables: record.tables.clone(),
-    });
     let tables: Vec<TableMark> = landings
         .iter()
         .map(|landing| TableMark { table: landing.name(), recorded: landing.recorded(), parked: landing.is_parked() })
         .collect();
     let confirmed = slot.confirmed.unwrap_or(Lsn::ZERO);
-    Ok(judge(&present, (&slot.name, confirmed), recorded.as_ref(), &tables)?)
+    Ok(judge(&present, (&slot.name, confirmed), recorded, &tables)?)
 }
 
 /// A server that was rolled back is refused for as long as nobody has said that it is the right one again: once it has written

@@ -28,7 +28,9 @@ pub enum SourceError {
         source: tokio_postgres::Error,
     },
     /// A catalog answered in a form that this version does not know.
-    #[error("{doing}: unexpected answer from the catalogs; lakebed supports PostgreSQL 14 to 18")]
+    #[error(
+        "{doing}: unexpected answer from the catalogs; use a supported server, PostgreSQL 14 to 18, or report this with the server's version"
+    )]
     UnexpectedAnswer {
         /// What was being done.
         doing: String,
@@ -153,7 +155,7 @@ pub enum SourceError {
         remedy: String,
     },
     /// A file of `sql/` and the program disagree about a placeholder.
-    #[error("{file}: placeholder :{name} has no value; this is a fault of lakebed")]
+    #[error("{file}: placeholder :{name} has no value; this is a fault of lakebed, report it")]
     UnknownPlaceholder {
         /// The file.
         file: &'static str,
@@ -229,7 +231,7 @@ fn remedy(state: &SqlState) -> &'static str {
     } else if passes(state) {
         "; try again"
     } else {
-        ""
+        "; look into the server's log"
     }
 }
 

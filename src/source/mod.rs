@@ -25,6 +25,8 @@ mod partman;
 mod publication;
 mod quote;
 mod read;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 mod role;
 mod rows;
 mod server;

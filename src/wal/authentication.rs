@@ -122,11 +122,11 @@ impl Exchange<'_> {
         let mut scram = ScramSha256::new(password.expose().as_bytes(), binding);
         self.send(|out| frontend::sasl_initial_response(mechanism, scram.message(), out)).await?;
         let challenge = self.expect(code::SASL_CONTINUE).await?;
-        scram.update(&challenge).map_err(|error| self.failed(&error.to_string()))?;
+        scram.update(&challenge).map_err(|error| self.failed_exchange(&error))?;
         self.send(|out| frontend::sasl_response(scram.message(), out)).await?;
         // The server proves that it knows the password, too: without this a stranger could just say yes.
         let signature = self.expect(code::SASL_FINAL).await?;
-        scram.finish(&signature).map_err(|error| self.failed(&error.to_string()))
+        scram.finish(&signature).map_err(|error| self.failed_exchange(&error))
     }
 
     async fn expect(&mut self, wanted: u32) -> Result<Bytes, ConnectError> {
@@ -149,6 +149,10 @@ impl Exchange<'_> {
 
     fn failed(&self, reason: &str) -> ConnectError {
         ConnectError::Authentication { endpoint: self.settings.endpoint(), reason: reason.to_owned() }
+    }
+
+    fn failed_exchange(&self, error: &std::io::Error) -> ConnectError {
+        ConnectError::failed_exchange(self.settings.endpoint(), &error.to_string())
     }
 
     fn protocol(&self, what: &str) -> ConnectError {

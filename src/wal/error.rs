@@ -75,7 +75,7 @@ pub enum WalError {
         server: ServerError,
     },
     /// Any other error of the server.
-    #[error("PostgreSQL stopped {during}: {server}")]
+    #[error("PostgreSQL stopped {during} ({server}): look into the server's log")]
     Server {
         /// What was being done.
         during: &'static str,

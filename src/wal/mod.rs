@@ -29,6 +29,8 @@ mod feedback;
 mod frame;
 mod intake;
 mod pace;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 mod session;
 mod setting;
 mod startup;

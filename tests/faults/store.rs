@@ -146,3 +146,39 @@ async fn l2_a_store_that_is_killed_and_comes_back_is_written_on() {
     }
     faulty.comes_together(run).await;
 }
+
+/// Two pipelines that are told to stop while their store is away: one is hurried by a second signal, one waits out its time.
+#[tokio::test]
+async fn w1_a_stop_that_cannot_land_ends_with_code_1_and_loses_nothing() {
+    let faulty = Faulty::start().await;
+    let other = Lane::on_s3(&faulty.site, "other", faulty.proxy.port, |_| {});
+    other.init(&faulty.site).await;
+    let runs = [faulty.lane.start(), other.start()];
+    for lane in [&faulty.lane, &other] {
+        lane.wait_until_active(&faulty.site).await;
+    }
+    faulty.proxy.refuse(true);
+    faulty.proxy.cut();
+    faulty.site.sql(&load::events(100, 3)).await;
+    for run in &runs {
+        until("the outage is felt", || run.log().contains(OUTAGE[0])).await;
+        run.signal("TERM").await;
+        until("the signal is heard", || run.log().contains("flushing and acknowledging before the end")).await;
+    }
+    let [hurried, patient] = runs;
+    hurried.signal("TERM").await;
+    let hurried = hurried.ended().await.allowing(&OUTAGE);
+    hurried.refused(1, &["stopped at once by a second SIGTERM", "sent again at the next start"]);
+    let patient = patient.ended().await.allowing(&OUTAGE);
+    patient.refused(
+        1,
+        &["not done 25 s after the signal", "is the store or PostgreSQL not answering", "at the next start"],
+    );
+
+    faulty.proxy.refuse(false);
+    for lane in [&faulty.lane, &other] {
+        lane.run_until_caught_up().await.succeeded();
+        assert_eq!(lane.assert_balanced(&faulty.site, Some(&faulty.s3)).await, [100, 0]);
+    }
+    faulty.site.cluster.stop().await;
+}

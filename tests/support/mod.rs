@@ -11,6 +11,8 @@ pub mod s3;
 pub use lane::Lane;
 #[allow(unused_imports, reason = "the soak reads logs itself")]
 pub use process::complaints;
+#[allow(unused_imports, reason = "the soak changes no permissions")]
+pub use process::lakebed_under_permissions;
 pub use process::{Finished, RunningRun, lakebed};
 #[allow(unused_imports, reason = "the soak compares whole tables only")]
 pub use reader::{assert_lake_equals_source, assert_text_columns_equal_source, compare, lake_rows};

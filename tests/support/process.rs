@@ -2,7 +2,7 @@
 
 use super::PASSWORD;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -91,7 +91,21 @@ fn program() -> std::ffi::OsString {
 }
 
 fn command(pipeline: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    adapted(Command::new(program()), pipeline, arguments)
+}
+
+/// For root, whom file permissions do not stop, without that privilege.
+fn command_under_permissions(pipeline: &Path, arguments: &[&str]) -> Command {
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        return command(pipeline, arguments);
+    }
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--bounding-set=-dac_override,-dac_read_search", "--"]).arg(program());
+    adapted(setpriv, pipeline, arguments)
+}
+
+fn adapted(mut command: Command, pipeline: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).arg("--pipeline").arg(pipeline);
     // Nothing of the machine's own libpq or cloud set-up may reach a test.
     let ours = |name: &str| ["PG", "LAKEBED_", "AWS_"].iter().any(|prefix| name.starts_with(prefix));
@@ -108,6 +122,12 @@ pub async fn lakebed(pipeline: &Path, arguments: &[&str]) -> Finished {
     RunningRun::spawn(command(pipeline, arguments), arguments.first().copied().unwrap_or_default())
         .finished(Duration::from_secs(300))
         .await
+}
+
+/// As [`lakebed`], by somebody to whom file permissions apply.
+pub async fn lakebed_under_permissions(pipeline: &Path, arguments: &[&str]) -> Finished {
+    let shown = arguments.first().copied().unwrap_or_default();
+    RunningRun::spawn(command_under_permissions(pipeline, arguments), shown).finished(Duration::from_secs(300)).await
 }
 
 /// A `lakebed run` that goes on. Killed when dropped.

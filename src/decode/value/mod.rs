@@ -41,6 +41,8 @@ mod numeric_test;
 mod print_test;
 #[cfg(test)]
 mod property_test;
+#[cfg(test)]
+pub(crate) mod remedy_test;
 
 pub use calendar::{date, time, timestamp, timestamptz};
 pub use error::ValueError;
