@@ -40,7 +40,7 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Definite ["version 7", "s3://bucket/lake/event", "stop the other one, then start again"]
             SecondWriter { location: location(), version: 7 };
         Transient ["version 7", "s3://bucket/lake/event", "read again"] Overtaken { location: location(), version: 7 };
-        Definite ["s3://bucket/lake/event", "parked since 0/8", "brought back by `lakebed repair`"]
+        Definite ["s3://bucket/lake/event", "parked since 0/8", "until its missing days were copied again"]
             Parked { location: location(), since: Lsn(8) };
         Definite ["s3://bucket/lake/event", "UNSET TBLPROPERTIES ('delta.setTransactionRetentionDuration')"]
             ProgressExpires { location: location() };
