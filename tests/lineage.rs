@@ -93,6 +93,20 @@ fn point_at(site: &Site, pipeline: &str, cluster: &Cluster) {
     std::fs::write(site.pipeline_file(), pipeline.replace(&own, &other)).unwrap();
 }
 
+/// A server that was rolled back looks like the right one as soon as it has written past what the lake holds.
+async fn still_refused_when_it_has_written_more(site: &Site, cluster: &Cluster) {
+    for _ in 0..3 {
+        cluster.execute(DATABASE, "SELECT pg_switch_wal(); CREATE TABLE more (); DROP TABLE more").await.unwrap();
+    }
+    let run = site.lakebed(&["run", "--until-caught-up"]).await;
+    run.refused(1, &["refused its server before", "when the right server is back, remove", "refused-"]);
+    let findings = site.lake().join("_lakebed/findings/lakebed");
+    let notes = std::fs::read_dir(findings).unwrap().map(|entry| entry.unwrap().path());
+    for note in notes.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("refused-")) {
+        std::fs::remove_file(note).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn w2_a_restored_or_promoted_server_is_followed_only_behind_what_the_lake_holds() {
     for server in [ServerKind::Debian15, ServerKind::postgres_18().unwrap()] {
@@ -121,6 +135,9 @@ async fn w2_a_restored_or_promoted_server_is_followed_only_behind_what_the_lake_
             }
             let run = site.lakebed(&["run", "--until-caught-up"]).await;
             run.refused(1, &[words[0], words[1], "or begin another lake with a slot of its own"]);
+            if std::ptr::eq(cluster, &snapshot) {
+                still_refused_when_it_has_written_more(&site, cluster).await;
+            }
         }
         // No consent makes rows true that this server never wrote.
         restored.execute(DATABASE, ADVANCE).await.unwrap();
