@@ -19,7 +19,7 @@
 //! - **The lossless way out** is `text_columns` of a table: such a column is a lake string with the server's text
 //!   ([`ColumnType::as_text`](crate::base::ColumnType::as_text)), to which the first rule applies.
 //!
-//! Text is written into the caller's buffer, which is reused from row to row. [`print`] gives any value as the server prints it, for
+//! Text is written into the caller's buffer, which is reused from row to row. [`print()`] gives any value as the server prints it, for
 //! messages that name a row by its key.
 
 mod calendar;
