@@ -70,8 +70,8 @@ pub struct Totals {
 pub struct Running {
     stages: Stages<PipelineError>,
     stop: watch::Sender<bool>,
-    /// Who waits for a store waits as long as this value lives.
-    _patience: watch::Sender<bool>,
+    /// True as soon as a stage has failed: nobody waits for a store any more.
+    patience: watch::Sender<bool>,
     totals: watch::Receiver<Totals>,
     /// The first failure that is a reason and not its consequence; kept here so that [`Running::ended`] is cancel-safe.
     failure: Option<PipelineError>,
@@ -97,6 +97,9 @@ impl Running {
                 Err(StageFailure::Panicked { stage }) => PipelineError::StagePanicked { stage },
             };
             tracing::debug!(stage, %error, "a stage failed; waiting for the others");
+            // Nothing that waits for a store now can be acknowledged any more: the server sends it again to the next start, and
+            // until then nobody watches the slot.
+            self.patience.send_replace(true);
             if self.failure.as_ref().is_none_or(|known| matches!(known, PipelineError::StageGone { .. })) {
                 self.failure = Some(error);
             }

@@ -93,8 +93,14 @@ impl Follow {
     fn not_insert_in_block(&mut self, operation: &'static str, xid: u32, relation_oids: &[u32]) {
         let Some(streamed) = self.in_progress.current() else { return };
         for oid in relation_oids {
-            let table = streamed.find(*oid).and_then(|described| described.table);
-            let Some((table, name)) = table.and_then(|table| Some((table, self.routes.name(table)?))) else { continue };
+            let Some(described) = streamed.find(*oid) else { continue };
+            let Some((table, name)) = described.table.and_then(|table| Some((table, self.routes.name(table)?))) else {
+                if self.routes.is_foreign(&described.relation) {
+                    let name = TableName::new(&described.relation.schema, &described.relation.name);
+                    streamed.refuse(xid, self.routes.unknown_relation(name));
+                }
+                continue;
+            };
             let cause = Cause::NotInsert { operation, table: name.clone() };
             streamed.refuse(xid, Refusal { table: Some(table), cause });
         }

@@ -104,13 +104,16 @@ impl Follow {
         let Some(open) = self.progress.open else {
             return Err(PipelineError::Order { at, what: "a row outside a transaction" });
         };
+        if open.skipped {
+            return Ok(Ok(()));
+        }
         let Some(found) = self.routes.find(relation_oid) else {
             return Err(PipelineError::Order { at, what: "a row of a relation that was not announced" });
         };
         let Some((table, following)) = found.and_then(|table| Some((table, self.tables.get_mut(table)?))) else {
-            return Ok(if open.skipped { Ok(()) } else { self.routes.may_be_ignored(relation_oid) });
+            return Ok(self.routes.may_be_ignored(relation_oid));
         };
-        if following.is_excluded(open.commit_lsn) || open.skipped {
+        if following.is_excluded(open.commit_lsn) {
             return Ok(Ok(()));
         }
         if let Err(error) = following.buffer.append(new, None) {

@@ -196,6 +196,8 @@ impl Landing {
         let since = self.table.recorded();
         match self.park(since, reason, location, slot, &Patience::none()).await {
             Ok(()) => Ok(0),
+            // Another start cures this one.
+            Err(overtaken @ PipelineError::Lake(LakeError::Overtaken { .. })) => Err(overtaken),
             // The store takes nothing at all: the end, or another start.
             Err(_) => Err(error.into()),
         }
@@ -227,6 +229,9 @@ impl Landing {
         slot: &str,
         patience: &Patience,
     ) -> Result<(), PipelineError> {
+        if self.is_parked() {
+            return Ok(());
+        }
         let since = since.max(self.table.recorded());
         // First, so that no table ever stands still without a reason that can be read; the same one twice is one.
         let finding = Finding {

@@ -269,7 +269,7 @@ fn wire(
     stages.start("follow", follow.run(stream));
     stages.start("land", land.run());
     stages.start("governor", governor.run());
-    Running { stages, stop: words.stop.0, _patience: words.give_up.0, totals: totals_out, failure: None }
+    Running { stages, stop: words.stop.0, patience: words.give_up.0, totals: totals_out, failure: None }
 }
 
 /// Writes our own message into the WAL. It is not transactional, so it stands behind everything committed before and needs
