@@ -118,9 +118,13 @@ fn classify(error: &tokio_postgres::Error, settings: &Settings) -> ConnectError 
         return ConnectError::Lost { endpoint, reason: "unexpected end".to_owned() };
     }
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
-        // SCRAM's own verdicts are IO errors of these kinds; no system call fails with them.
-        Some(cause) if matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Other) => {
+        // SCRAM's own verdicts are IO errors of this kind; no system call fails with it.
+        Some(cause) if cause.kind() == io::ErrorKind::InvalidInput => {
             ConnectError::failed_exchange(endpoint, &cause.to_string())
+        }
+        // The line was cut inside a message: the codec has no kind of its own for that.
+        Some(cause) if cause.kind() == io::ErrorKind::Other => {
+            ConnectError::Lost { endpoint, reason: "cut inside a message".to_owned() }
         }
         Some(cause) => ConnectError::from_io(cause, endpoint),
         None if settings.channel_binding() == settings::ChannelBinding::Require => {
