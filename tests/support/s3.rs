@@ -182,12 +182,13 @@ fn program() -> std::process::Command {
     command
 }
 
-/// Ports whose neighbours for SeaweedFS's own calls are free, too.
+/// Ports whose neighbours for SeaweedFS's own calls are free, too. Both lie below 32768, where the kernel begins to choose the near end of
+/// every connection: such a port can be taken between this look and the server's own.
 fn free_ports() -> [u16; 5] {
     let mut held = Vec::new();
     let mut ports = Vec::new();
     while ports.len() < 5 {
-        let port = 12_000 + rand::random::<u16>() % 20_000;
+        let port = 11_000 + rand::random::<u16>() % GRPC_OFFSET;
         let pair = [port, port + GRPC_OFFSET].map(|port| TcpListener::bind(("127.0.0.1", port)));
         if let [Ok(one), Ok(other)] = pair {
             held.extend([one, other]);
