@@ -20,4 +20,4 @@ pub use lsn::{Lsn, ParseLsnError};
 pub use partition::{Partition, PartitionBy};
 pub use retry::{Classify, RetryClass};
 pub use table::{ParseTableNameError, TableName, TableShape};
-pub use xids::{XidRuns, XidSet};
+pub use xids::{Runs, XidSet};

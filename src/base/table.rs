@@ -61,6 +61,9 @@ pub struct TableShape {
     pub time_zone: chrono_tz::Tz,
     /// Indexes into `columns` of the primary key, in key order; empty for a table without one.
     pub key: Vec<usize>,
+    /// Indexes into `columns` of what names a row in an UPDATE or DELETE: the primary key, or the columns of the replica identity's
+    /// index. With REPLICA IDENTITY FULL it is the primary key, which the old row holds like everything else.
+    pub identity: Vec<usize>,
 }
 
 impl TableShape {

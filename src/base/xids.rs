@@ -1,7 +1,8 @@
-//! Which (sub)transaction each row of an open transaction belongs to, and which of them were rolled back.
+//! What consecutive rows have in common: which (sub)transaction of an open transaction they belong to, or how many changes came before
+//! them; and which (sub)transactions were rolled back.
 //!
 //! A transaction may have 100,000 savepoints and ten million rows, so neither type holds anything per row: rows come in runs of one
-//! (sub)transaction, kept at two to three bytes a run, and the ids of savepoints that are rolled back in a loop are neighbours,
+//! number, kept at two to three bytes a run, and the ids of savepoints that are rolled back in a loop are neighbours,
 //! kept as ranges.
 
 use std::collections::BTreeMap;
@@ -56,10 +57,10 @@ impl XidSet {
     }
 }
 
-/// The ids of consecutive rows, in arrival order, as runs.
+/// One number for each of consecutive rows, in arrival order, as runs: a (sub)transaction's id, or an era.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct XidRuns {
-    /// For each finished run: its id as a signed difference from the one before (zigzag), then its rows, both as varints.
+pub struct Runs {
+    /// For each finished run: its number as a signed difference from the one before (zigzag), then its rows, both as varints.
     encoded: Vec<u8>,
     /// The last id in `encoded`.
     encoded_xid: u32,
@@ -68,7 +69,16 @@ pub struct XidRuns {
     rows: u64,
 }
 
-impl XidRuns {
+impl Runs {
+    /// One run.
+    pub fn of(label: u32, rows: u64) -> Self {
+        let mut runs = Self::default();
+        if rows > 0 {
+            runs.push(label, rows);
+        }
+        runs
+    }
+
     /// Notes that the next `rows` rows belong to `xid`.
     #[inline]
     pub fn push(&mut self, xid: u32, rows: u64) {
@@ -80,7 +90,7 @@ impl XidRuns {
     }
 
     /// Appends the runs of rows that follow.
-    pub fn extend(&mut self, following: &XidRuns) {
+    pub fn extend(&mut self, following: &Runs) {
         for (xid, rows) in following.iter() {
             self.push(xid, rows);
         }
@@ -112,6 +122,29 @@ impl XidRuns {
             Some((xid, rows))
         });
         finished.chain(self.last)
+    }
+
+    /// The runs of the rows of `ranges` alone, which are ascending and do not overlap.
+    pub fn of_rows(&self, ranges: &[Range<u64>]) -> Runs {
+        let mut kept = Runs::default();
+        let mut wanted = ranges.iter().cloned();
+        let mut range = wanted.next();
+        let mut start = 0;
+        for (label, rows) in self.iter() {
+            let end = start + rows;
+            while let Some(current) = &range {
+                let (from, to) = (current.start.max(start), current.end.min(end));
+                if from < to {
+                    kept.push(label, to - from);
+                }
+                if current.end > end {
+                    break;
+                }
+                range = wanted.next();
+            }
+            start = end;
+        }
+        kept
     }
 
     /// Whether a row belongs to one of `aborted`.
@@ -199,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_savepoints_take_little() {
-        let (mut runs, mut aborted) = (XidRuns::default(), XidSet::default());
+        let (mut runs, mut aborted) = (Runs::default(), XidSet::default());
         for xid in 1_000_000..1_100_000 {
             runs.push(xid, 1);
             aborted.insert(xid);
@@ -216,7 +249,7 @@ mod tests {
             split in 0_usize..60,
             aborted in proptest::collection::vec(prop_oneof![0_u32..20, any::<u32>()], 0..30),
         ) {
-            let (mut runs, mut tail) = (XidRuns::default(), XidRuns::default());
+            let (mut runs, mut tail) = (Runs::default(), Runs::default());
             for (index, (xid, count)) in rows.iter().enumerate() {
                 if index < split { runs.push(*xid, *count) } else { tail.push(*xid, *count) }
             }
@@ -228,7 +261,11 @@ mod tests {
             prop_assert_eq!(runs.rows(), each.len() as u64);
             let expected: Vec<u64> = (0..).zip(&each).filter(|(_, xid)| !plain.contains(xid)).map(|(row, _)| row).collect();
             prop_assert_eq!(runs.touches(&set), expected.len() < each.len());
-            prop_assert_eq!(runs.live(&set).into_iter().flatten().collect::<Vec<_>>(), expected);
+            let live = runs.live(&set);
+            let kept = runs.of_rows(&live);
+            prop_assert_eq!(live.into_iter().flatten().collect::<Vec<_>>(), expected);
+            let kept: Vec<u32> = kept.iter().flat_map(|(xid, count)| (0..count).map(move |_| xid)).collect();
+            prop_assert_eq!(kept, each.into_iter().filter(|xid| !plain.contains(xid)).collect::<Vec<_>>());
         }
     }
 }

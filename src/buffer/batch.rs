@@ -1,6 +1,6 @@
 //! What leaves the buffer: rows of one partition, as Arrow.
 
-use crate::base::{Partition, XidRuns, XidSet};
+use crate::base::{Partition, Runs, XidSet};
 use deltalake::arrow::compute::concat_batches;
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::record_batch::RecordBatch;
@@ -14,7 +14,10 @@ pub struct PartitionBatch {
     /// The rows; the schema is [`super::arrow_schema`] of the table's shape.
     pub rows: RecordBatch,
     /// Which (sub)transaction each row belongs to, for rows of a transaction in progress; `None` for those of whole transactions.
-    pub xids: Option<XidRuns>,
+    pub xids: Option<Runs>,
+    /// How many changes of the table had come before each row (its era): a change concerns the rows of its own era and of earlier ones.
+    /// `None`: none had come before any of them.
+    pub eras: Option<Runs>,
 }
 
 impl PartitionBatch {
@@ -24,12 +27,14 @@ impl PartitionBatch {
     /// Arrow's, which has no reason here.
     pub fn without(self, aborted: &XidSet) -> Result<PartitionBatch, ArrowError> {
         let Some(xids) = self.xids.as_ref().filter(|xids| xids.touches(aborted)) else { return Ok(self) };
-        let mut kept = XidRuns::default();
+        let mut kept = Runs::default();
         for (xid, rows) in xids.iter().filter(|(xid, _)| !aborted.contains(*xid)) {
             kept.push(xid, rows);
         }
-        let rows = keep_rows(&self.rows, &xids.live(aborted))?;
-        Ok(PartitionBatch { partition: self.partition, rows, xids: Some(kept) })
+        let live = xids.live(aborted);
+        let rows = keep_rows(&self.rows, &live)?;
+        let eras = self.eras.as_ref().map(|eras| eras.of_rows(&live));
+        Ok(PartitionBatch { partition: self.partition, rows, xids: Some(kept), eras })
     }
 }
 

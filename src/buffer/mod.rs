@@ -20,6 +20,7 @@
 mod arbitrary_test;
 mod batch;
 mod binding;
+pub mod change_batch;
 mod column;
 mod error;
 mod event_date;
@@ -38,6 +39,7 @@ mod table_buffer_test;
 mod values_test;
 
 pub use batch::PartitionBatch;
+pub use change_batch::{ChangeBatch, Operation};
 pub use error::{BufferError, RefusedCell, SchemaChange};
 pub use row_key::RowKey;
 pub use schema::arrow_schema;

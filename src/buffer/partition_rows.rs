@@ -3,7 +3,7 @@
 use super::PartitionBatch;
 use super::column::{ColumnBuilder, Scratch};
 use super::refusal::Refusal;
-use crate::base::{Partition, SourceColumn, TableShape, XidRuns};
+use crate::base::{Partition, Runs, SourceColumn, TableShape};
 use crate::decode::value::Encoded;
 use crate::decode::{Datum, Tuple};
 use deltalake::arrow::array::Array;
@@ -28,7 +28,7 @@ pub(super) struct PartitionRows {
     transaction: u64,
     rows_before: usize,
     /// Of rows that belong to a transaction in progress.
-    xids: Option<XidRuns>,
+    xids: Option<Runs>,
 }
 
 impl PartitionRows {
@@ -120,6 +120,6 @@ impl PartitionRows {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let rows = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
-        Ok(PartitionBatch { partition: self.partition, rows, xids: self.xids })
+        Ok(PartitionBatch { partition: self.partition, rows, xids: self.xids, eras: None })
     }
 }

@@ -28,6 +28,7 @@ fn shape(key_type: ColumnType, key: &[usize]) -> TableShape {
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         key: key.to_vec(),
+        identity: key.to_vec(),
     }
 }
 

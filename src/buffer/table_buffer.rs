@@ -6,12 +6,13 @@ use super::event_date::{EventDate, calendar_date};
 use super::partition_rows::PartitionRows;
 use super::refusal::Refusal;
 use super::{BufferError, PartitionBatch, arrow_schema};
-use crate::base::{TableShape, XidSet};
+use crate::base::{Runs, TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, Relation, Tuple};
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::error::ArrowError;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Arrow's strings have 32-bit offsets: a partition is closed before a column could pass them.
@@ -196,11 +197,14 @@ impl TableBuffer {
             let ended = if transaction == self.transaction { rows_before.min(rows) } else { rows };
             if ended > 0 {
                 let xids = if ended == rows { batch.xids.clone() } else { None };
-                cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended), xids });
+                let eras = part_of(&batch.eras, 0..ended);
+                cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended), xids, eras });
             }
             if ended < rows {
                 let xids = if ended == 0 { batch.xids } else { None };
-                cut.arriving.push(PartitionBatch { partition, rows: batch.rows.slice(ended, rows - ended), xids });
+                let eras = part_of(&batch.eras, ended..rows);
+                let rows = batch.rows.slice(ended, rows - ended);
+                cut.arriving.push(PartitionBatch { partition, rows, xids, eras });
             }
         }
         (self.rows, self.bytes) = (0, 0);
@@ -302,4 +306,9 @@ impl TableBuffer {
     fn arrow_error(&self, source: ArrowError) -> BufferError {
         BufferError::Arrow { table: self.shape.table.clone(), source }
     }
+}
+
+/// The eras of a part of a batch's rows.
+fn part_of(eras: &Option<Runs>, rows: Range<usize>) -> Option<Runs> {
+    eras.as_ref().map(|eras| eras.of_rows(&[rows.start as u64..rows.end as u64]))
 }

@@ -28,6 +28,7 @@ fn shape(dated_by: ColumnType, partition_by: PartitionBy, zone: chrono_tz::Tz) -
         partition_by,
         time_zone: zone,
         key: vec![0],
+        identity: vec![0],
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) fn every_type() -> TableShape {
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         key: vec![0],
+        identity: vec![0],
     }
 }
 

@@ -156,6 +156,7 @@ mod tests {
             partition_by: PartitionBy::Month,
             time_zone: chrono_tz::Asia::Tokyo,
             key: vec![0],
+            identity: vec![0],
         };
         let progress =
             Progress { system_identifier: "1".to_owned(), pipeline: "p".to_owned(), table: table.clone(), epoch: 0 };

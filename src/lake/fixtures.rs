@@ -26,6 +26,7 @@ fn shape(table: &str, columns: Vec<SourceColumn>, partition_column: usize) -> Ta
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         key: vec![0, partition_column],
+        identity: vec![0, partition_column],
     }
 }
 
@@ -123,6 +124,7 @@ pub(super) fn events(partition: Partition, first: usize, rows: usize) -> Partiti
         partition,
         rows: RecordBatch::try_new(crate::buffer::arrow_schema(&security_event()), columns).unwrap(),
         xids: None,
+        eras: None,
     }
 }
 
@@ -190,6 +192,7 @@ pub(super) fn imaginary_file(lake: &Lake, number: u32) -> StagedFile {
         statistics: "{\"numRecords\":1}".to_owned(),
         modified_millis: 0,
         xids: None,
+        eras: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rows of one partition on their way into one file: unencoded first, then in an encoder.
 
 use super::encoder::{EncodedFile, Encoder, Encoding};
-use crate::base::{XidRuns, XidSet};
+use crate::base::{Runs, XidSet};
 use crate::buffer::PartitionBatch;
 use deltalake::arrow::error::ArrowError;
 use deltalake::parquet::errors::ParquetError;
@@ -14,13 +14,17 @@ pub(super) struct OpenFile {
     waiting_bytes: usize,
     encoder: Option<Encoder>,
     /// Of the rows in the encoder.
-    xids: Option<XidRuns>,
+    xids: Option<Runs>,
+    /// Of the rows in the encoder; None as long as all of them came before the first change.
+    eras: Option<Runs>,
+    encoded_rows: u64,
 }
 
 /// A file's bytes, and whose rows they are.
 pub(super) struct FinishedFile {
     pub(super) encoded: EncodedFile,
-    pub(super) xids: Option<XidRuns>,
+    pub(super) xids: Option<Runs>,
+    pub(super) eras: Option<Runs>,
 }
 
 impl OpenFile {
@@ -70,7 +74,7 @@ impl OpenFile {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let encoded = self.encoder.as_ref().map_or(0, Encoder::memory_bytes);
-        self.waiting_bytes + encoded + self.xids.as_ref().map_or(0, XidRuns::memory_bytes)
+        self.waiting_bytes + encoded + memory_of_runs(&self.xids) + memory_of_runs(&self.eras)
     }
 
     /// Memory that [`Self::seal`] turns into far fewer encoded bytes.
@@ -91,6 +95,13 @@ impl OpenFile {
         };
         for batch in self.waiting.drain(..) {
             encoder.write(&batch.rows)?;
+            let (before, rows) = (self.encoded_rows, batch.rows.num_rows() as u64);
+            self.encoded_rows += rows;
+            match (&batch.eras, &mut self.eras) {
+                (None, None) => {}
+                (None, Some(eras)) => eras.push(0, rows),
+                (Some(following), eras) => eras.get_or_insert_with(|| Runs::of(0, before)).extend(following),
+            }
             if let Some(following) = &batch.xids {
                 self.xids.get_or_insert_default().extend(following);
             }
@@ -104,10 +115,14 @@ impl OpenFile {
     pub(super) fn finish(mut self, encoding: &Encoding) -> Result<Option<FinishedFile>, ParquetError> {
         self.encode_waiting(encoding)?;
         let Some(encoder) = self.encoder else { return Ok(None) };
-        Ok(Some(FinishedFile { encoded: encoder.finish(&encoding.schema)?, xids: self.xids }))
+        Ok(Some(FinishedFile { encoded: encoder.finish(&encoding.schema)?, xids: self.xids, eras: self.eras }))
     }
 }
 
 fn memory_of(batch: &PartitionBatch) -> usize {
-    batch.rows.get_array_memory_size() + batch.xids.as_ref().map_or(0, XidRuns::memory_bytes)
+    batch.rows.get_array_memory_size() + memory_of_runs(&batch.xids) + memory_of_runs(&batch.eras)
+}
+
+fn memory_of_runs(runs: &Option<Runs>) -> usize {
+    runs.as_ref().map_or(0, Runs::memory_bytes)
 }

@@ -7,7 +7,7 @@ use super::{
     LakeError, LakeTable, OrphanReport, Patience, Progress, StagedFile, TableWriter, WriterOptions, open_for_query,
     remove_orphans, table_days,
 };
-use crate::base::{PartitionBy, TableShape, XidRuns, XidSet};
+use crate::base::{PartitionBy, Runs, TableShape, XidSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -268,7 +268,7 @@ async fn a_superseded_file_that_was_not_removed_is_an_orphan() {
     let mut table = LakeTable::open(&script.on(&lake), PATH, &security_event(), &progress()).await.unwrap();
     let mut writer = writer(&table);
     let mut batch = events(day(1), 0, 5);
-    let (mut xids, mut aborted) = (XidRuns::default(), XidSet::default());
+    let (mut xids, mut aborted) = (Runs::default(), XidSet::default());
     xids.push(7, 4);
     xids.push(8, 1);
     batch.xids = Some(xids);

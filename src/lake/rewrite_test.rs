@@ -3,7 +3,7 @@
 use super::failing_store::Script;
 use super::fixtures::{Lake, PATH, day, events, every_type, lsn, progress, security_event};
 use super::{LakeTable, Patience, StagedFile, TableWriter, WriterOptions};
-use crate::base::{Partition, XidRuns, XidSet};
+use crate::base::{Partition, Runs, XidSet};
 use crate::buffer::{PartitionBatch, arrow_schema};
 use deltalake::arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
@@ -25,7 +25,7 @@ async fn table(lake: &Lake) -> LakeTable {
 }
 
 fn of_xids(mut batch: PartitionBatch, runs: &[(u32, u64)]) -> PartitionBatch {
-    let mut xids = XidRuns::default();
+    let mut xids = Runs::default();
     runs.iter().for_each(|(xid, rows)| xids.push(*xid, *rows));
     batch.xids = Some(xids);
     batch
@@ -221,7 +221,7 @@ async fn every_type_survives_being_written_again() {
     let rows = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
     let options = WriterOptions { memory_limit_bytes: 1, ..WriterOptions::default() };
     let mut writer = TableWriter::new(&table, options, Patience::none()).unwrap();
-    let batch = PartitionBatch { partition: day(1), rows: rows.clone(), xids: None };
+    let batch = PartitionBatch { partition: day(1), rows: rows.clone(), xids: None, eras: None };
     writer.write(of_xids(batch, &[(7, 1), (8, 1), (7, 2)])).await.unwrap();
     let files = writer.finish_without(&set([8])).await.unwrap();
     let expected = concat_batches(&schema, &[rows.slice(0, 1), rows.slice(2, 2)]).unwrap();

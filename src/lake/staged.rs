@@ -1,6 +1,6 @@
 //! A file that is uploaded, and that nothing refers to yet.
 
-use crate::base::{Partition, XidRuns};
+use crate::base::{Partition, Runs};
 use serde_json::{Map, Value, json};
 
 /// One Parquet file of one partition (L3), invisible until a commit names it.
@@ -17,7 +17,9 @@ pub struct StagedFile {
     pub(super) statistics: String,
     pub(super) modified_millis: i64,
     /// Which (sub)transaction each row belongs to, in the file's order; `None` for rows of whole transactions.
-    pub(super) xids: Option<XidRuns>,
+    pub(super) xids: Option<Runs>,
+    /// How many changes had come before each row; `None`: none before any of them.
+    pub(super) eras: Option<Runs>,
 }
 
 impl StagedFile {
@@ -42,14 +44,15 @@ impl StagedFile {
     }
 
     /// Which (sub)transaction each row belongs to, in the file's order; `None` for rows of whole transactions.
-    pub fn xids(&self) -> Option<&XidRuns> {
+    pub fn xids(&self) -> Option<&Runs> {
         self.xids.as_ref()
     }
 
     /// Memory that the list of staged files holds for this one.
     pub fn memory_bytes(&self) -> usize {
         let texts = self.location.capacity() + self.path.capacity() + self.statistics.capacity();
-        size_of::<Self>() + texts + self.xids.as_ref().map_or(0, XidRuns::memory_bytes)
+        let runs = self.xids.iter().chain(&self.eras).map(Runs::memory_bytes).sum::<usize>();
+        size_of::<Self>() + texts + runs
     }
 
     /// The `add` action (Delta protocol, "Add File and Remove File"). Path and partition values hold only characters that

@@ -116,7 +116,7 @@ impl Target {
         finished: FinishedFile,
         path: Path,
     ) -> Result<StagedFile, LakeError> {
-        let FinishedFile { encoded, xids } = finished;
+        let FinishedFile { encoded, xids, eras } = finished;
         let EncodedFile { payload, rows, statistics } = encoded;
         let size_bytes = payload.content_length() as u64;
         fail_points::reach("lake.before_upload");
@@ -124,7 +124,7 @@ impl Target {
         fail_points::reach("lake.after_upload");
         let modified_millis = Utc::now().timestamp_millis();
         let (location, path) = (self.location.clone(), path.to_string());
-        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis, xids })
+        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis, xids, eras })
     }
 
     /// Puts an object, for as long as the owner has patience. The same bytes under the same name: an attempt that was lost and

@@ -238,7 +238,8 @@ impl TableWriter {
         if !live.is_empty() {
             let encoded = keep_live_rows(&self.target, &file, live).await?;
             let path = self.staging.next_path(file.partition).await?;
-            let finished = FinishedFile { encoded, xids: None };
+            let eras = file.eras.as_ref().map(|eras| eras.of_rows(live));
+            let finished = FinishedFile { encoded, xids: None, eras };
             self.staged.push(self.target.put_file(file.partition, finished, path).await?);
         }
         fail_points::reach("lake.after_rewrite");

@@ -62,7 +62,7 @@ async fn every_kind_of_column_is_written_and_only_safe_ones_have_statistics() {
     });
     let rows = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
     let mut writer = TableWriter::new(&table(&lake, &shape).await, WriterOptions::default(), Patience::none()).unwrap();
-    writer.write(PartitionBatch { partition: day(1), rows, xids: None }).await.unwrap();
+    writer.write(PartitionBatch { partition: day(1), rows, xids: None, eras: None }).await.unwrap();
     let files = writer.finish().await.unwrap();
     let found = statistics(&files[0]);
     assert_eq!(found["minValues"], serde_json::json!({ "id": "a", "number": -5 }));
@@ -170,7 +170,7 @@ async fn rows_of_another_table_break_the_writer() {
     let schema = arrow_schema(&other);
     let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 0)).collect();
     let rows = RecordBatch::try_new(schema, columns).unwrap();
-    let error = writer.write(PartitionBatch { partition: day(1), rows, xids: None }).await.unwrap_err();
+    let error = writer.write(PartitionBatch { partition: day(1), rows, xids: None, eras: None }).await.unwrap_err();
     assert!(error.to_string().contains("column summary stands where description should"), "{error}");
     let error = writer.write(events(day(1), 0, 1)).await.unwrap_err();
     assert!(matches!(error, LakeError::WriterBroken { .. }), "{error}");

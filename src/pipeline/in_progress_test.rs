@@ -40,6 +40,7 @@ fn shape() -> Arc<TableShape> {
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         key: vec![0],
+        identity: vec![0],
     })
 }
 

@@ -221,8 +221,10 @@ fn shape(rules: &TableRules, mut columns: Vec<SourceColumn>, key: &[String]) -> 
         columns.iter().position(|column| column.name == *name).ok_or_else(unpublished)
     };
     let key = key.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let identity = key.clone();
     Ok(TableShape {
         table: table.clone(),
+        identity,
         partition_column,
         partition_by: rules.partition_by,
         time_zone: rules.time_zone,
