@@ -5,8 +5,9 @@
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// What is shown unless `RUST_LOG` says otherwise: our own progress, and only warnings of the libraries.
-const DEFAULT_LEVELS: &str = "warn,lakebed=info";
+/// What is shown unless `RUST_LOG` says otherwise: our own progress, and only warnings of the libraries. The Delta kernel logs as an ERROR
+/// what it also returns, and what is then waited out or said with its remedy.
+const DEFAULT_LEVELS: &str = "warn,lakebed=info,buoyant_kernel=off";
 
 /// Installs the process-wide logger; a second call changes nothing.
 pub fn start(default_levels: Option<&str>) {
