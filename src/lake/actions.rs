@@ -2,6 +2,7 @@
 //!
 //! Only what this room decides on is parsed; every other action and field is passed over (Delta protocol, "Actions").
 
+use super::active::ActiveFile;
 use super::progress::Progress;
 use super::schema::LakeSchema;
 use super::staged::StagedFile;
@@ -9,7 +10,8 @@ use crate::base::{ColumnType, PartitionBy, TableShape};
 use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::LazyLock;
 use uuid::Uuid;
@@ -73,10 +75,12 @@ pub(super) struct Transaction {
     pub(super) version: i64,
 }
 
-/// `remove`: whether rows went with the file, or only moved to another one.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// `remove`: which file, and whether rows went with it or only moved to another one.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Removal {
+    #[serde(default)]
+    pub(super) path: String,
     #[serde(default = "yes")]
     pub(super) data_change: bool,
 }
@@ -161,7 +165,7 @@ pub(super) fn creation(
 /// a large transaction names tens of thousands of files.
 pub(super) fn append(
     schema: &LakeSchema,
-    files: &[StagedFile],
+    files: &[impl Borrow<StagedFile>],
     app_id: &str,
     position: i64,
     commit: Uuid,
@@ -171,6 +175,35 @@ pub(super) fn append(
     let mut lines =
         as_lines(&[commit_info("WRITE", operation, commit, now_millis), transaction(app_id, position, now_millis)]);
     for file in files {
+        push_line(&mut lines, &file.borrow().add_action());
+    }
+    lines
+}
+
+/// Rows changed: files go, others stand for them, and new ones come, in one entry with the position that all of it reaches (L1). The
+/// partitions are named so that another program's check for conflicts can tell what this commit read.
+pub(super) fn rewrite(
+    removed: &[ActiveFile],
+    added: &[&StagedFile],
+    app_id: &str,
+    position: i64,
+    commit: Uuid,
+    now_millis: i64,
+) -> Vec<u8> {
+    let partitions: BTreeSet<_> = removed.iter().map(|file| file.partition).collect();
+    let of_one = |(column, value): (&str, String)| format!("{column} = '{value}'");
+    let predicate = partitions.iter().map(|partition| {
+        let columns: Vec<String> = partition.values().into_iter().map(of_one).collect();
+        format!("({})", columns.join(" AND "))
+    });
+    let predicate = json!([predicate.collect::<Vec<_>>().join(" OR ")]).to_string();
+    let mut info = commit_info("UPDATE", json!({ "predicate": predicate }), commit, now_millis);
+    info["commitInfo"]["isBlindAppend"] = json!(false);
+    let mut lines = as_lines(&[info, transaction(app_id, position, now_millis)]);
+    for file in removed {
+        push_line(&mut lines, &file.remove_action(now_millis));
+    }
+    for file in added {
         push_line(&mut lines, &file.add_action());
     }
     lines

@@ -1,6 +1,7 @@
-//! The few columns of a checkpoint that do not grow with the table: protocol, schema and transactions.
+//! Some columns of a checkpoint, row by row.
 //!
-//! The files' columns, nearly all of a checkpoint, are not fetched.
+//! Mostly those that do not grow with the table: protocol, schema and transactions. The files' columns, nearly all of a checkpoint,
+//! are fetched only when files are to be rewritten.
 
 use super::actions::Line;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use deltalake::parquet::errors::{ParquetError, Result as ParquetResult};
 use deltalake::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
+use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,21 +30,33 @@ pub(super) enum CheckpointError {
 
 /// The lines of one checkpoint file that are neither files nor removed files.
 pub(super) async fn checkpoint_lines(store: ObjectStoreRef, file: ObjectMeta) -> Result<Vec<Line>, CheckpointError> {
-    let builder = ParquetRecordBatchStreamBuilder::new(StoredFile { store, file }).await?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["protocol", "metaData", "txn"]);
-    let mut batches = builder.with_projection(mask).build()?;
     let mut lines = Vec::new();
+    let columns = ["protocol", "metaData", "txn"];
+    each_checkpoint_row(store, file, columns, |line: Line| lines.extend(line.if_any())).await?;
+    Ok(lines)
+}
+
+/// Hands every row of one checkpoint file to `each`, reduced to some of its columns.
+pub(super) async fn each_checkpoint_row<Row: DeserializeOwned>(
+    store: ObjectStoreRef,
+    file: ObjectMeta,
+    columns: impl IntoIterator<Item = &'static str>,
+    mut each: impl FnMut(Row),
+) -> Result<(), CheckpointError> {
+    let builder = ParquetRecordBatchStreamBuilder::new(StoredFile { store, file }).await?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let mut batches = builder.with_projection(mask).build()?;
     while let Some(batch) = batches.try_next().await? {
         let format = |error: &dyn std::fmt::Display| CheckpointError::Format(error.to_string());
         let mut text = Vec::new();
         let mut writer = LineDelimitedWriter::new(&mut text);
         writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| format(&error))?;
         drop(writer);
-        for line in serde_json::Deserializer::from_slice(&text).into_iter::<Line>() {
-            lines.extend(line.map_err(|error| format(&error))?.if_any());
+        for row in serde_json::Deserializer::from_slice(&text).into_iter::<Row>() {
+            each(row.map_err(|error| format(&error))?);
         }
     }
-    Ok(lines)
+    Ok(())
 }
 
 impl From<ParquetError> for CheckpointError {

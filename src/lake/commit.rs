@@ -1,6 +1,7 @@
 //! One commit: the log entry is put if absent, and the log is believed over the store's answer (L2).
 
 use super::actions::{self, Line, PROCESS};
+use super::active::ActiveFile;
 use super::error::{LakeError, one_line_without_queries};
 use super::progress::Durable;
 use super::staged::StagedFile;
@@ -10,6 +11,8 @@ use crate::ops::fail_points;
 use bytes::Bytes;
 use chrono::Utc;
 use deltalake::logstore::CommitOrBytes;
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// Attempts of one commit, whether other writers took the version or the store failed.
@@ -41,12 +44,25 @@ pub(super) struct Entry {
     commit: Uuid,
     /// Fail points before and after the store's answer.
     points: [&'static str; 2],
+    /// Files that must still be active: those that the entry removes.
+    removes: BTreeSet<String>,
 }
 
 impl Entry {
     pub(super) fn new(make: impl FnOnce(Uuid, i64) -> Vec<u8>, points: [&'static str; 2]) -> Self {
         let commit = Uuid::new_v4();
-        Self { bytes: make(commit, Utc::now().timestamp_millis()).into(), commit, points }
+        let bytes = make(commit, Utc::now().timestamp_millis()).into();
+        Self { bytes, commit, points, removes: BTreeSet::new() }
+    }
+
+    /// Refused as [`LakeError::FilesMoved`] once somebody else has removed one of these files (L2).
+    pub(super) fn removing(self, paths: impl Iterator<Item = String>) -> Self {
+        Self { removes: paths.collect(), ..self }
+    }
+
+    fn stands_on(&self, lines: &[Line]) -> bool {
+        let mut removed = lines.iter().filter_map(|line| line.remove.as_ref());
+        !removed.any(|removal| self.removes.contains(&removal.path))
     }
 }
 
@@ -73,7 +89,43 @@ impl LakeTable {
         Ok(Durable::new(at))
     }
 
-    fn may_commit(&self, files: &[StagedFile], at: Lsn) -> Result<(), LakeError> {
+    /// Looks for entries of others behind the known version, so that a plan for a rewrite stands on the newest one.
+    pub(super) async fn catch_up(&mut self) -> Result<(), LakeError> {
+        for next in self.version + 1..self.version.saturating_add(FOREIGN_ENTRIES_MAX) {
+            let Some(lines) = self.log.entry(next).await? else { return Ok(()) };
+            self.check_foreign(next, &lines)?;
+            self.version = next;
+        }
+        Err(LakeError::Contended { location: self.log.location.clone() })
+    }
+
+    /// Commits a rewrite: `removed` files go, `added` ones come, and the position is `at`, in one entry (L1). It is never tried again
+    /// blindly (L2): once another program has removed one of the files, the rewrite has to be planned anew.
+    ///
+    /// # Errors
+    /// [`LakeError::FilesMoved`], and everything of [`Self::commit`].
+    pub(super) async fn commit_rewrite(
+        &mut self,
+        removed: &[ActiveFile],
+        added: &[&StagedFile],
+        at: Lsn,
+    ) -> Result<Durable, LakeError> {
+        self.may_commit(added, at)?;
+        let position = position_of(at)?;
+        let app_id = self.rules.progress.app_id();
+        let entry = |commit, now| match removed {
+            [] => actions::append(&self.schema, added, &app_id, position, commit, now),
+            _ => actions::rewrite(removed, added, &app_id, position, commit, now),
+        };
+        let entry = Entry::new(entry, ["apply.before_log_write", "apply.after_log_write"]);
+        let entry = entry.removing(removed.iter().map(|file| file.path.clone()));
+        let version = self.put_entry(&entry).await?;
+        self.recorded = at;
+        self.checkpoints.after_commit(version, &self.log_store);
+        Ok(Durable::new(at))
+    }
+
+    fn may_commit(&self, files: &[impl Borrow<StagedFile>], at: Lsn) -> Result<(), LakeError> {
         let location = self.log.location.clone();
         if let Some(since) = self.parked {
             return Err(LakeError::Parked { location, since });
@@ -87,7 +139,7 @@ impl LakeTable {
         if at <= self.recorded {
             return Err(LakeError::AlreadyRecorded { location, recorded: self.recorded, at });
         }
-        match files.iter().find(|file| file.location != location) {
+        match files.iter().map(Borrow::borrow).find(|file: &&StagedFile| file.location != location) {
             Some(file) => {
                 Err(LakeError::Batch { location, reason: format!("a file was written for {}", file.location) })
             }
@@ -116,7 +168,7 @@ impl LakeTable {
             let written = self.log_store.write_commit_entry(version, bytes, entry.commit).await;
             fail_points::reach(entry.points[1]);
             let Err(error) = written else { return Ok(version) };
-            match self.look_again(version, entry.commit).await? {
+            match self.look_again(version, entry).await? {
                 Outcome::Landed(landed) => return Ok(landed),
                 Outcome::Moved(next) => version = next,
                 Outcome::Unchanged => {
@@ -145,17 +197,20 @@ impl LakeTable {
 
     /// Reads every entry from `version` on. An attempt that timed out may still land: the same identifier is then found at
     /// the next look, because this version is tried again before any later one.
-    async fn look_again(&mut self, version: u64, commit: Uuid) -> Result<Outcome, LakeError> {
+    async fn look_again(&mut self, version: u64, entry: &Entry) -> Result<Outcome, LakeError> {
         for next in version..version.saturating_add(FOREIGN_ENTRIES_MAX) {
             let Some(lines) = self.log.entry(next).await? else {
                 return Ok(if next == version { Outcome::Unchanged } else { Outcome::Moved(next) });
             };
-            if is_commit(&lines, commit) {
+            if is_commit(&lines, entry.commit) {
                 // On a local disk the name may be all that is there yet.
                 self.log.settle().await?;
                 return Ok(Outcome::Landed(next));
             }
             self.check_foreign(next, &lines)?;
+            if !entry.stands_on(&lines) {
+                return Err(LakeError::FilesMoved { location: self.log.location.clone(), version: next });
+            }
         }
         Err(LakeError::Contended { location: self.log.location.clone() })
     }
@@ -208,7 +263,8 @@ impl LakeTable {
             return;
         }
         self.looked_at = version;
-        let removed = lines.iter().filter(|line| line.remove.is_some_and(|removal| removal.data_change)).count();
+        let removed =
+            lines.iter().filter(|line| line.remove.as_ref().is_some_and(|removal| removal.data_change)).count();
         let info = lines.iter().find_map(|line| line.commit_info.as_ref());
         if removed == 0 || info.is_some_and(|info| info.lakebed_process.is_some()) {
             return;

@@ -200,6 +200,42 @@ pub enum LakeError {
         /// The table's URL.
         location: String,
     },
+    /// A rewrite was planned on a file that another program has removed since.
+    #[error(
+        "version {version} of the Delta table at {location} removed files that were being rewritten; the rewrite is planned anew"
+    )]
+    FilesMoved {
+        /// The table's URL.
+        location: String,
+        /// The version that removed them.
+        version: u64,
+    },
+    /// A data file that the log names cannot be read.
+    #[error(
+        "file {path} of the Delta table at {location} cannot be read: {reason}; restore it from a copy or an object version, because          the log names it"
+    )]
+    DataFile {
+        /// The table's URL.
+        location: String,
+        /// Below the table's root.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An UPDATE left a TOASTed value out, and the row that still has it is not in the lake.
+    #[error(
+        "{table}: an UPDATE at {commit_lsn} leaves out the unchanged value of column {column}, and {key} is not in the lake, so the value          is not known; step over the transaction with `lakebed skip --lsn {commit_lsn}`, or begin with a lake that has every row"
+    )]
+    NoEarlierRow {
+        /// The source table.
+        table: TableName,
+        /// The first column that was left out.
+        column: String,
+        /// The row, by its key.
+        key: String,
+        /// The transaction.
+        commit_lsn: Lsn,
+    },
     /// The log does not follow the Delta protocol.
     #[error("the Delta log at {location} cannot be read: {reason}; restore it or move the table away")]
     Log {
@@ -257,9 +293,11 @@ impl Classify for LakeError {
     fn retry_class(&self) -> RetryClass {
         match self {
             Self::Store { fault, .. } => fault.retry_class(),
-            Self::InDoubt { .. } | Self::Overtaken { .. } | Self::Contended { .. } | Self::WriterBroken { .. } => {
-                RetryClass::Transient
-            }
+            Self::InDoubt { .. }
+            | Self::Overtaken { .. }
+            | Self::Contended { .. }
+            | Self::FilesMoved { .. }
+            | Self::WriterBroken { .. } => RetryClass::Transient,
             _ => RetryClass::Definite,
         }
     }

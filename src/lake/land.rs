@@ -75,9 +75,10 @@ impl LakeTable {
     }
 
     /// After an error: waits, then reads the log until it can be read. Doubt alone needs no wait.
-    async fn settle(&mut self, waiting: &mut Waiting, error: LakeError) -> Result<(), LakeError> {
+    pub(super) async fn settle(&mut self, waiting: &mut Waiting, error: LakeError) -> Result<(), LakeError> {
         match error {
             LakeError::InDoubt { .. } => {}
+            LakeError::FilesMoved { .. } => tracing::info!(%error, "another program was faster"),
             // The rows held by the caller are the wrong ones, and no wait changes that.
             LakeError::Overtaken { .. } => return Err(error),
             error => waiting.wait_out(error).await?,

@@ -109,6 +109,11 @@ impl Log {
         }
     }
 
+    /// The bytes of one version's entry, or None where there is none.
+    pub(super) async fn entry_bytes(&self, version: u64) -> Result<Option<Bytes>, LakeError> {
+        self.get(&commit_uri_from_version(Some(version))).await
+    }
+
     async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
         let failed = |error: &ObjectStoreError| LakeError::store("read the Delta log of", &self.location, error);
         match self.store.get(path).await {
@@ -128,6 +133,10 @@ impl Log {
     }
 
     async fn list(&self, from: Option<u64>) -> Result<Listing, LakeError> {
+        self.list_up_to(from, u64::MAX).await
+    }
+
+    async fn list_up_to(&self, from: Option<u64>, version: u64) -> Result<Listing, LakeError> {
         let folder = Path::from(LOG_FOLDER);
         let mut objects = match from {
             // Entry and checkpoint names of a version sort after its bare number.
@@ -141,8 +150,24 @@ impl Log {
                 listing.note(object);
             }
         }
-        listing.choose_checkpoint();
+        listing.choose_checkpoint(version);
         Ok(listing)
+    }
+
+    /// The newest complete checkpoint at or before a version, and the versions that come after it.
+    pub(super) async fn way_to(
+        &self,
+        version: u64,
+    ) -> Result<(Vec<ObjectMeta>, std::ops::RangeInclusive<u64>), LakeError> {
+        let hint = self.last_checkpoint().await?.filter(|found| *found <= version);
+        let mut listing = self.list_up_to(hint, version).await?;
+        if hint.is_some() && listing.checkpoint.is_none() {
+            listing = self.list_up_to(None, version).await?;
+        }
+        Ok(match listing.checkpoint {
+            Some((found, parts)) => (parts, found + 1..=version),
+            None => (Vec::new(), 0..=version),
+        })
     }
 
     async fn fold_checkpoint(&self, part: ObjectMeta, folded: &mut Folded) -> Result<(), LakeError> {
@@ -215,12 +240,12 @@ impl Listing {
         }
     }
 
-    fn choose_checkpoint(&mut self) {
+    fn choose_checkpoint(&mut self, at_most: u64) {
         self.commits.sort_unstable();
         let complete = std::mem::take(&mut self.candidates)
             .into_iter()
             .rev()
-            .find(|((_, count), parts)| u32::try_from(parts.len()) == Ok(*count));
+            .find(|((version, count), parts)| *version <= at_most && u32::try_from(parts.len()) == Ok(*count));
         self.checkpoint = complete.map(|((version, _), parts)| (version, parts));
     }
 
@@ -247,7 +272,7 @@ mod tests {
                 version: None,
             });
         }
-        listing.choose_checkpoint();
+        listing.choose_checkpoint(u64::MAX);
         listing
     }
 

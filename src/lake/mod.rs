@@ -37,6 +37,9 @@
 
 mod acknowledgement;
 mod actions;
+mod active;
+mod apply;
+mod bounds;
 mod checkpoint;
 mod checkpoint_reader;
 mod chunks;
@@ -51,6 +54,7 @@ mod leftovers;
 mod local_files;
 mod local_store;
 mod location;
+mod lock;
 mod log;
 mod open_file;
 mod orphans;
@@ -97,6 +101,7 @@ mod upload_test;
 mod writer_test;
 
 pub use acknowledgement::{Acknowledgement, Acknowledgements};
+pub use apply::{ChangeSpool, Landed, Rewriter, Segment, StreamedCommit};
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
 pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};

@@ -46,6 +46,11 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
             ProgressExpires { location: location() };
         Transient ["s3://bucket/lake/event", "open the table again"] InDoubt { location: location() };
         Transient ["s3://bucket/lake/event", "start lakebed again when they are done"] Contended { location: location() };
+        Transient ["version 7", "s3://bucket/lake/event", "planned anew"] FilesMoved { location: location(), version: 7 };
+        Definite ["part-1.parquet", "s3://bucket/lake/event", "version 7", "restore it from a copy or an object version"]
+            DataFile { location: location(), path: "part-1.parquet".to_owned(), reason: reason() };
+        Definite ["public.event", "0/10", "detail", "row id=7", "lakebed skip --lsn 0/10"]
+            NoEarlierRow { table: table(), column: "detail".to_owned(), key: "row id=7".to_owned(), commit_lsn: Lsn(16) };
         Definite ["s3://bucket/lake/event", "version 7", "restore it or move the table away"]
             Log { location: location(), reason: reason() };
         Definite ["s3://bucket/lake/event", "version 7", "restore it"] Record { location: location(), reason: reason() };

@@ -3,7 +3,7 @@
 //! The mapping is the type table of the reader profile (L4): what Athena, Spark, Trino, DuckDB and ClickHouse all read.
 
 use super::error::LakeError;
-use crate::base::{ColumnType, TableName, TableShape};
+use crate::base::{ColumnType, PartitionBy, TableName, TableShape};
 use crate::buffer::arrow_schema;
 use deltalake::arrow::datatypes::{Schema, SchemaRef};
 use serde::Deserialize;
@@ -24,6 +24,8 @@ pub(super) struct LakeSchema {
     pub(super) fields: Vec<DeltaField>,
     /// Partition columns, outermost first.
     pub(super) partition_columns: &'static [&'static str],
+    /// Day or month.
+    pub(super) partition_by: PartitionBy,
     /// Indexes into `arrow` of the columns with statistics.
     pub(super) statistics: Vec<usize>,
     /// Indexes into `arrow` of columns whose values hardly repeat, so that a dictionary is wasted on them.
@@ -76,13 +78,23 @@ impl LakeSchema {
         let statistics = (0..shape.columns.len()).filter(|index| has_statistics(shape, *index)).collect();
         let distinct = (0..shape.columns.len()).filter(|index| is_distinct(shape, *index)).collect();
         let table = shape.table.clone();
-        Ok(Self { table, arrow: arrow_schema(shape), fields, partition_columns, statistics, distinct })
+        let partition_by = shape.partition_by;
+        Ok(Self { table, arrow: arrow_schema(shape), fields, partition_columns, partition_by, statistics, distinct })
     }
 
     /// No columns at all: of a table that is only to be parked.
     pub(super) fn unknown(table: TableName) -> Self {
         let arrow = Arc::new(Schema::empty());
-        Self { table, arrow, fields: Vec::new(), partition_columns: &[], statistics: Vec::new(), distinct: Vec::new() }
+        let partition_by = PartitionBy::default();
+        Self {
+            table,
+            arrow,
+            fields: Vec::new(),
+            partition_columns: &[],
+            partition_by,
+            statistics: Vec::new(),
+            distinct: Vec::new(),
+        }
     }
 
     /// `metaData.schemaString`.

@@ -69,6 +69,12 @@ impl Staging {
         self.remove_superseded().await;
     }
 
+    /// A file that was handed over will certainly not be committed: [`Self::discard`] removes it, and the intent with it.
+    pub(super) fn take_back(&mut self, path: Path) {
+        self.superseded.push(path);
+        self.unconfirmed = false;
+    }
+
     /// The files are the caller's now; `any` says whether there were some.
     pub(super) fn hand_over(&mut self, any: bool) {
         self.uploads.clear();

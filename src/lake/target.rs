@@ -141,6 +141,23 @@ impl Target {
         Ok(())
     }
 
+    /// A whole object, for as long as the owner has patience.
+    pub(super) async fn get(&self, path: &Path) -> Result<Bytes, LakeError> {
+        let mut waiting = self.patience.begin();
+        let bytes = loop {
+            let read = match self.store.get(path).await {
+                Ok(found) => found.bytes().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(bytes) => break bytes,
+                Err(error) => waiting.wait_out(LakeError::store("read from", &self.location, &error)).await?,
+            }
+        };
+        waiting.worked(&self.location);
+        Ok(bytes)
+    }
+
     /// A part of an object, for as long as the owner has patience.
     pub(super) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, LakeError> {
         let mut waiting = self.patience.begin();

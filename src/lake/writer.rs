@@ -107,6 +107,24 @@ impl TableWriter {
         Self { target, options, open, staged, staging, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }
     }
 
+    /// What all writers of the table share.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// A file that [`Self::finish`] handed out will not be committed after all.
+    pub(super) async fn give_up(&mut self, file: StagedFile) {
+        self.staging.supersede(Path::from(file.path)).await;
+    }
+
+    /// The end of a writer none of whose files were or will be committed: all that it ever uploaded is removed.
+    pub(super) async fn abandon(mut self, handed_out: Vec<StagedFile>) -> Result<(), LakeError> {
+        for file in handed_out {
+            self.staging.take_back(Path::from(file.path));
+        }
+        self.staging.discard().await
+    }
+
     /// Encodes smaller pieces than an ordinary writer does.
     #[cfg(test)]
     pub(super) fn encode_from(&mut self, bytes: usize) {
