@@ -82,7 +82,7 @@ impl LakeTable {
         let position = position_of(at)?;
         let app_id = self.rules.progress.app_id();
         let entry = |commit, now| actions::append(&self.schema, files, &app_id, position, commit, now);
-        let entry = Entry::new(entry, ["lake.before_log_write", "lake.after_log_write"]);
+        let entry = Entry::new(entry, self.points);
         let version = self.put_entry(&entry).await?;
         self.recorded = at;
         self.checkpoints.after_commit(version, &self.log_store);

@@ -5,6 +5,7 @@
 //! ([`LakeError::SecondWriter`]); so what the log names now is all that it will ever name.
 
 use super::actions::PROCESS;
+use super::apply::leftover_changes;
 use super::error::LakeError;
 use super::intent::{self, Intent};
 use super::leftovers::remove_temporary_files;
@@ -55,6 +56,10 @@ pub async fn remove_orphans(table: &LakeTable) -> Result<OrphanReport, LakeError
     check_fence(table).await?;
     remove_temporary_files(&table.log.location).await;
     let mut report = OrphanReport::default();
+    let changes = leftover_changes(table).await?;
+    report.files = changes.len();
+    report.bytes = changes.iter().map(|(_, size_bytes)| size_bytes).sum();
+    remove_all(&table.log.store, &table.log.location, changes.iter().map(|(path, _)| path)).await?;
     let mut intents = leftover_intents(table, &mut report).await?;
     let Some(oldest) = intents.values().copied().min() else { return Ok(report) };
     let log = read_log(table, oldest, &intents).await?;
@@ -66,8 +71,8 @@ pub async fn remove_orphans(table: &LakeTable) -> Result<OrphanReport, LakeError
         readable
     });
     let orphans = orphans(table, &intents, &log.committed).await?;
-    report.files = orphans.len();
-    report.bytes = orphans.iter().map(|(_, size_bytes)| size_bytes).sum();
+    report.files += orphans.len();
+    report.bytes += orphans.iter().map(|(_, size_bytes)| size_bytes).sum::<u64>();
     report.resolved = intents.len();
     let (store, location) = (&table.log.store, &table.log.location);
     remove_all(store, location, orphans.iter().map(|(path, _)| path)).await?;

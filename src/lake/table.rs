@@ -37,6 +37,8 @@ pub struct LakeTable {
     /// The newest version of somebody else that was looked at for removed rows.
     pub(super) looked_at: u64,
     pub(super) checkpoints: Checkpoints,
+    /// Fail points around the log entries of its appends.
+    pub(super) points: [&'static str; 2],
     pub(super) schema: Arc<LakeSchema>,
 }
 
@@ -196,6 +198,7 @@ impl Place {
             fenced,
             looked_at,
             checkpoints,
+            points: ["lake.before_log_write", "lake.after_log_write"],
             schema,
         })
     }

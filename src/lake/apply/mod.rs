@@ -36,7 +36,7 @@ mod apply_test;
 
 pub use land::{Landed, Rewriter};
 pub use spool::ChangeSpool;
-pub(super) use spool::{FOLDER as SPOOL_FOLDER, is_of_another_process};
+pub(super) use spool::leftover_changes;
 
 use super::error::LakeError;
 use super::staged::StagedFile;

@@ -4,6 +4,7 @@ use crate::base::Runs;
 use crate::buffer::ChangeBatch;
 use crate::lake::actions::PROCESS;
 use crate::lake::error::LakeError;
+use crate::lake::table::LakeTable;
 use crate::lake::target::{Target, remove_all};
 use crate::lake::writer::TableWriter;
 use crate::ops::fail_points;
@@ -13,16 +14,19 @@ use deltalake::arrow::compute::concat_batches;
 use deltalake::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use deltalake::arrow::error::ArrowError;
 use deltalake::logstore::object_store::path::Path;
+use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStore};
 use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::errors::Result as ParquetResult;
 use deltalake::parquet::file::properties::WriterProperties;
+use futures::TryStreamExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 /// Below the table's root; readers and vacuum pass over it.
-pub(in crate::lake) const FOLDER: &str = "_lakebed/changes";
+const FOLDER: &str = "_lakebed/changes";
 
 /// In a spooled object: the (sub)transaction of each change.
 const SUBTRANSACTION: &str = "lakebed_subtransaction";
@@ -94,7 +98,8 @@ impl ChangeSpool {
     }
 
     async fn put(&self, batches: Vec<ChangeBatch>) -> Result<Spooled, LakeError> {
-        let name = format!("{FOLDER}/{}/{}", *PROCESS, Uuid::new_v4());
+        let version = self.target.known_version.load(Ordering::Acquire);
+        let name = format!("{FOLDER}/{}/{version}-{}", *PROCESS, Uuid::new_v4());
         let with_subtransactions = batches.iter().any(|batch| batch.xids.is_some());
         let (keys, patches) = self.target.beside_the_reactor(move || encode(&batches)).await?;
         let keys_path = Path::from(format!("{name}.keys.parquet"));
@@ -197,9 +202,27 @@ fn decode(bytes: Bytes) -> ParquetResult<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// What dead processes spooled: nobody reads it any more once this process has committed.
-pub(in crate::lake) fn is_of_another_process(path: &Path) -> bool {
-    let own = format!("{FOLDER}/{}/", *PROCESS);
-    let path = path.as_ref();
-    path.starts_with(&format!("{FOLDER}/")) && !path.starts_with(&own)
+/// What dead processes spooled. Nobody reads it any more once this process has committed `version`; what another one spooled since then is
+/// a successor's.
+pub(in crate::lake) async fn leftover_changes(table: &LakeTable) -> Result<Vec<(Path, u64)>, LakeError> {
+    let failed =
+        |error: ObjectStoreError| LakeError::store("list the changes spooled for", &table.log.location, &error);
+    let mut objects = table.log.store.list(Some(&Path::from(FOLDER)));
+    let mut found = Vec::new();
+    while let Some(object) = objects.try_next().await.map_err(failed)? {
+        if spooled_by(&object.location)
+            .is_some_and(|(process, version)| process != PROCESS.to_string() && version < table.version())
+        {
+            found.push((object.location, object.size));
+        }
+    }
+    Ok(found)
+}
+
+/// The process that spooled an object, and the version of the table that it knew.
+fn spooled_by(path: &Path) -> Option<(String, u64)> {
+    let mut parts = path.parts().skip(Path::from(FOLDER).parts_count());
+    let process = parts.next()?.as_ref().to_owned();
+    let version = parts.next()?.as_ref().split_once('-')?.0.parse().ok()?;
+    Some((process, version))
 }
