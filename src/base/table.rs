@@ -64,6 +64,9 @@ pub struct TableShape {
     /// Indexes into `columns` of what names a row in an UPDATE or DELETE: the primary key, or the columns of the replica identity's
     /// index. With REPLICA IDENTITY FULL it is the primary key, which the old row holds like everything else.
     pub identity: Vec<usize>,
+    /// The partitions' replica identities differ, so that an UPDATE that brings no old row may mean a row of another identity than
+    /// that of its new values.
+    pub identity_is_ambiguous: bool,
 }
 
 impl TableShape {

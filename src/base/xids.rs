@@ -51,6 +51,15 @@ impl XidSet {
         self.ranges.is_empty()
     }
 
+    /// Whether an id is in this set and not in the other.
+    pub fn has_more_than(&self, other: &XidSet) -> bool {
+        let covered = |first: u32, last: u32| {
+            let around = other.ranges.range(..=first).next_back();
+            around.is_some_and(|(_, &end)| last <= end)
+        };
+        self.ranges.iter().any(|(&first, &last)| !covered(first, last))
+    }
+
     /// Memory held, roughly: what a B-tree takes for a range.
     pub fn memory_bytes(&self) -> usize {
         self.ranges.len() * 16
@@ -261,6 +270,9 @@ mod tests {
             prop_assert_eq!(runs.rows(), each.len() as u64);
             let expected: Vec<u64> = (0..).zip(&each).filter(|(_, xid)| !plain.contains(xid)).map(|(row, _)| row).collect();
             prop_assert_eq!(runs.touches(&set), expected.len() < each.len());
+            let mut all = XidSet::default();
+            each.iter().for_each(|xid| all.insert(*xid));
+            prop_assert_eq!(all.has_more_than(&set), !expected.is_empty());
             let live = runs.live(&set);
             let kept = runs.of_rows(&live);
             prop_assert_eq!(live.into_iter().flatten().collect::<Vec<_>>(), expected);

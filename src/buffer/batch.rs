@@ -27,11 +27,8 @@ impl PartitionBatch {
     /// Arrow's, which has no reason here.
     pub fn without(self, aborted: &XidSet) -> Result<PartitionBatch, ArrowError> {
         let Some(xids) = self.xids.as_ref().filter(|xids| xids.touches(aborted)) else { return Ok(self) };
-        let mut kept = Runs::default();
-        for (xid, rows) in xids.iter().filter(|(xid, _)| !aborted.contains(*xid)) {
-            kept.push(xid, rows);
-        }
         let live = xids.live(aborted);
+        let kept = xids.of_rows(&live);
         let rows = keep_rows(&self.rows, &live)?;
         let eras = self.eras.as_ref().map(|eras| eras.of_rows(&live));
         Ok(PartitionBatch { partition: self.partition, rows, xids: Some(kept), eras })
@@ -39,7 +36,7 @@ impl PartitionBatch {
 }
 
 /// The rows of `ranges`, which are ascending and do not overlap.
-fn keep_rows(rows: &RecordBatch, ranges: &[Range<u64>]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn keep_rows(rows: &RecordBatch, ranges: &[Range<u64>]) -> Result<RecordBatch, ArrowError> {
     let index = |row: u64| usize::try_from(row).unwrap_or(usize::MAX).min(rows.num_rows());
     let slices: Vec<RecordBatch> =
         ranges.iter().map(|range| rows.slice(index(range.start), index(range.end) - index(range.start))).collect();

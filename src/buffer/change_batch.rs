@@ -3,8 +3,12 @@
 //! A change names its row by the table's identity columns. What it does to rows is decided where they are, when the flush is
 //! made: the buffer looks nothing up.
 
-use crate::base::Runs;
+use super::batch::keep_rows;
+use crate::base::{Lsn, Runs, XidSet};
+use deltalake::arrow::array::{AsArray, types::UInt8Type};
+use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::record_batch::RecordBatch;
+use std::ops::Range;
 
 /// The change's number among the table's changes, UInt32; ascending.
 pub const ORDINAL: &str = "lakebed_ordinal";
@@ -50,6 +54,24 @@ impl Operation {
     }
 }
 
+/// The transaction that a change came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The top-level transaction's id.
+    pub xid: u32,
+    /// Position of its commit record; 0 while it is in progress.
+    pub commit_lsn: Lsn,
+    /// Microseconds since 1970 of its commit; 0 while it is in progress.
+    pub commit_time_micros: i64,
+}
+
+impl Transaction {
+    /// One that has not committed yet.
+    pub fn in_progress(xid: u32) -> Self {
+        Self { xid, commit_lsn: Lsn::ZERO, commit_time_micros: 0 }
+    }
+}
+
 /// Changes of one table, in order.
 #[derive(Clone, Debug)]
 pub struct ChangeBatch {
@@ -72,6 +94,51 @@ impl ChangeBatch {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The batch without the changes of (sub)transactions that were rolled back; the ids of those that stay are kept.
+    ///
+    /// # Errors
+    /// Arrow's, which has no reason here.
+    pub fn without(self, aborted: &XidSet) -> Result<ChangeBatch, ArrowError> {
+        let Some(xids) = self.xids.as_ref().filter(|xids| xids.touches(aborted)) else { return Ok(self) };
+        let live = xids.live(aborted);
+        let keys = keep_rows(&self.keys, &live)?;
+        let patches = keep_rows(&self.patches, &self.patches_of(&live))?;
+        Ok(ChangeBatch { keys, patches, xids: Some(xids.of_rows(&live)) })
+    }
+
+    /// The rows of `patches` that belong to these rows of `keys`.
+    fn patches_of(&self, keys: &[Range<u64>]) -> Vec<Range<u64>> {
+        let operations = self.keys.column_by_name(OPERATION).and_then(|column| column.as_primitive_opt::<UInt8Type>());
+        let Some(operations) = operations else { return Vec::new() };
+        let is_patch = |operation: &u8| *operation == Operation::Patch as u8;
+        let (mut ranges, mut key, mut patch) = (Vec::new(), 0, 0);
+        let mut rest = operations.values().iter();
+        for range in keys {
+            let mut count = |until: u64| {
+                let taken = usize::try_from(until.saturating_sub(key)).unwrap_or(usize::MAX);
+                key = until;
+                rest.by_ref().take(taken).copied().filter(is_patch).count() as u64
+            };
+            patch += count(range.start);
+            let start = patch;
+            patch += count(range.end);
+            ranges.push(start..patch);
+        }
+        ranges
+    }
+
+    /// The first changes with the first patches, and the rest; copies nothing.
+    pub(super) fn split_at(self, keys: usize, patches: usize) -> (ChangeBatch, ChangeBatch) {
+        let (keys, patches) = (keys.min(self.keys.num_rows()), patches.min(self.patches.num_rows()));
+        let part = |from: [usize; 2], to: [usize; 2]| ChangeBatch {
+            keys: self.keys.slice(from[0], to[0] - from[0]),
+            patches: self.patches.slice(from[1], to[1] - from[1]),
+            xids: self.xids.as_ref().map(|xids| xids.of_rows(&[from[0] as u64..to[0] as u64])),
+        };
+        let all = [self.keys.num_rows(), self.patches.num_rows()];
+        (part([0, 0], [keys, patches]), part([keys, patches], all))
     }
 
     /// Memory held.

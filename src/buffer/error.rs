@@ -91,6 +91,36 @@ pub enum BufferError {
         /// Size on the wire.
         bytes: usize,
     },
+    /// An UPDATE or DELETE names its row by other columns than the pipeline found at its start.
+    #[error(
+        "{table}: a changed row is named by {sent}, and not by {expected} as the table was found at start: the replica identity was changed, or a partition has another; make those of all partitions equal (ALTER TABLE … REPLICA IDENTITY …) and start again, and step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
+    )]
+    IdentityDiffers {
+        /// The table.
+        table: TableName,
+        /// The columns that came.
+        sent: String,
+        /// The identity's.
+        expected: String,
+    },
+    /// An UPDATE without the row as it was, where partitions name their rows in different ways.
+    #[error(
+        "{table}: an UPDATE of {key} does not say which row it was, because the partitions' replica identities differ; make them equal (ALTER TABLE … REPLICA IDENTITY …) and start again, step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
+    )]
+    IdentityAmbiguous {
+        /// The table.
+        table: TableName,
+        /// The row as it is now.
+        key: RowKey,
+    },
+    /// The changes' numbers are used up.
+    #[error(
+        "{table}: more than 4294967295 changes in one transaction; step over it with `lakebed skip` and set the table up anew, or let the table wait with on_error = \"park\""
+    )]
+    TooManyChanges {
+        /// The table.
+        table: TableName,
+    },
     /// Arrow refused the finished columns: a defect here.
     #[error("{table}: the buffered rows do not form an Arrow batch ({source}); report this as a defect of lakebed")]
     Arrow {

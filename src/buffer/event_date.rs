@@ -1,6 +1,6 @@
 //! The calendar day that a row belongs to.
 
-use crate::base::{ColumnType, TableShape};
+use crate::base::{ColumnType, PartitionBy, TableShape};
 use crate::decode::value::{self, Encoded, ValueError};
 use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use chrono_tz::Tz;
@@ -57,6 +57,12 @@ impl EventDate {
 #[inline]
 fn day_of(micros: i64, kind: &'static str) -> Result<i32, ValueError> {
     i32::try_from(micros.div_euclid(MICROS_PER_DAY)).map_err(|_| ValueError::AfterYear9999 { kind })
+}
+
+/// The day number of the first day of the partition that this day belongs to.
+pub(super) fn first_day(day: i32, partition_by: PartitionBy) -> Result<i32, ValueError> {
+    let first = partition_by.partition_of(calendar_date(day)?).first_day();
+    Ok(first.num_days_from_ce() - DAYS_FROM_CE_TO_1970)
 }
 
 /// The date of a day number, in the years that a partition can name: the zone may have moved an instant out of them.

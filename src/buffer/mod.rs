@@ -5,8 +5,13 @@
 //! every column straight into the Arrow builders of that partition. What is full leaves by [`TableBuffer::take_full`], the
 //! rest by [`TableBuffer::cut`], which parts whole transactions from the one that is arriving.
 //!
+//! An UPDATE or DELETE names a row that is elsewhere; [`TableBuffer::update`] and its sisters write down what it says, and where in
+//! the order of the rows it stands: change number t concerns the rows that came before it, whose [era](PartitionBatch::eras) is t or
+//! less. Nothing is looked up here; a stream that only grows has no eras.
+//!
 //! ```text
 //! Tuple ──event date──▶ partition's builders ◀──value── Datum …              take_full, cut ──▶ PartitionBatch
+//! OldTuple, Tuple ──identity──▶ the changes' builders                       take_full_changes, cut ──▶ ChangeBatch
 //! ```
 //!
 //! Promises owned here:
@@ -21,6 +26,10 @@ mod arbitrary_test;
 mod batch;
 mod binding;
 pub mod change_batch;
+mod change_rows;
+mod changes;
+#[cfg(test)]
+mod changes_test;
 mod column;
 mod error;
 mod event_date;
@@ -35,12 +44,14 @@ mod schema;
 mod table_buffer;
 #[cfg(test)]
 mod table_buffer_test;
+mod table_changes;
+mod values;
 #[cfg(test)]
 mod values_test;
 
 pub use batch::PartitionBatch;
-pub use change_batch::{ChangeBatch, Operation};
+pub use change_batch::{ChangeBatch, Operation, Transaction};
 pub use error::{BufferError, RefusedCell, SchemaChange};
 pub use row_key::RowKey;
-pub use schema::arrow_schema;
+pub use schema::{arrow_schema, key_schema, patch_schema};
 pub use table_buffer::{Cut, TableBuffer};

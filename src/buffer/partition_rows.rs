@@ -3,9 +3,10 @@
 use super::PartitionBatch;
 use super::column::{ColumnBuilder, Scratch};
 use super::refusal::Refusal;
+use super::values::Values;
 use crate::base::{Partition, Runs, SourceColumn, TableShape};
+use crate::decode::Datum;
 use crate::decode::value::Encoded;
-use crate::decode::{Datum, Tuple};
 use deltalake::arrow::array::Array;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::error::ArrowError;
@@ -29,6 +30,8 @@ pub(super) struct PartitionRows {
     rows_before: usize,
     /// Of rows that belong to a transaction in progress.
     xids: Option<Runs>,
+    /// Once changes have come before a row.
+    eras: Option<Runs>,
 }
 
 impl PartitionRows {
@@ -42,7 +45,17 @@ impl PartitionRows {
         let validity = columns.len().div_ceil(8);
         let bytes_per_row = validity + columns.iter().map(|column| column.values.bytes_per_row()).sum::<usize>();
         let bytes = size_of::<Self>() + columns.len() * size_of::<Column>();
-        Self { partition, columns, rows: 0, bytes, bytes_per_row, transaction: 0, rows_before: 0, xids: None }
+        Self {
+            partition,
+            columns,
+            rows: 0,
+            bytes,
+            bytes_per_row,
+            transaction: 0,
+            rows_before: 0,
+            xids: None,
+            eras: None,
+        }
     }
 
     pub(super) fn partition(&self) -> Partition {
@@ -66,6 +79,12 @@ impl PartitionRows {
         self.xids.get_or_insert_default().push(xid, 1);
     }
 
+    /// Notes how many changes came before the row that was just appended; not called while there are none.
+    pub(super) fn came_in(&mut self, era: u32) {
+        let before = self.rows.saturating_sub(1) as u64;
+        self.eras.get_or_insert_with(|| Runs::of(0, before)).push(era, 1);
+    }
+
     /// Notes that the next row belongs to this transaction.
     #[inline]
     pub(super) fn enter(&mut self, transaction: u64) {
@@ -84,14 +103,14 @@ impl PartitionRows {
     ///
     /// After a refusal some columns are one value longer; [`Self::finish`] cuts them, and nothing may be appended before that.
     #[inline]
-    pub(super) fn append(
+    pub(super) fn append<'a>(
         &mut self,
-        tuple: &Tuple<'_>,
+        values: &impl Values<'a>,
         order: &[usize],
         scratch: &mut Scratch,
     ) -> Result<usize, Refusal> {
         let mut added = self.bytes_per_row;
-        for (datum, &index) in tuple.columns().zip(order) {
+        for (datum, &index) in values.columns().zip(order) {
             let column = self.columns.get_mut(index).ok_or(Refusal::ColumnCount)?;
             let encoded = match datum.map_err(Refusal::Decode)? {
                 Datum::Text(bytes) => Encoded::Text(bytes),
@@ -120,6 +139,6 @@ impl PartitionRows {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let rows = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
-        Ok(PartitionBatch { partition: self.partition, rows, xids: self.xids, eras: None })
+        Ok(PartitionBatch { partition: self.partition, rows, xids: self.xids, eras: self.eras })
     }
 }

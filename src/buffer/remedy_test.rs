@@ -36,6 +36,12 @@ pub(crate) fn every() -> Vec<Case<BufferError>> {
         Definite ["public.event", "report this with the server's version"] Decode { table: table(), source: DecodeError::Empty };
         Definite ["public.event", "row id=7", "2000000000 bytes", "1 GiB", "`lakebed skip`", "on_error = \"park\""]
             RowTooLarge { table: table(), key: key(), bytes: 2_000_000_000 };
+        Definite ["public.event", "named by id, and not by number", "make those of all partitions equal", "`lakebed skip`", "on_error = \"park\""]
+            IdentityDiffers { table: table(), sent: "id".to_owned(), expected: "number".to_owned() };
+        Definite ["public.event", "row id=7", "replica identities differ", "make them equal", "`lakebed skip`", "on_error = \"park\""]
+            IdentityAmbiguous { table: table(), key: key() };
+        Definite ["public.event", "4294967295 changes", "`lakebed skip`", "on_error = \"park\""]
+            TooManyChanges { table: table() };
         Definite ["public.event", "report this as a defect of lakebed"]
             Arrow { table: table(), source: ArrowError::ComputeError("lengths differ".to_owned()) };
     })

@@ -9,19 +9,19 @@ use std::fmt;
 /// Characters shown of one key value.
 const VALUE_CHARACTERS_MAX: usize = 64;
 
-/// A row's primary key in PostgreSQL's own text, on one line: `row id=0190…, created_at=2026-01-01 00:00:00`. A value is cut at 64
+/// A row's primary key, or what names it in an UPDATE or DELETE, in PostgreSQL's own text, on one line: `row id=0190…, created_at=2026-01-01 00:00:00`. A value is cut at 64
 /// characters, and control characters are escaped; one whose bytes are not its type's is shown as `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowKey(Box<str>);
 
 impl RowKey {
-    /// Reads the key's columns out of a row of the bound relation, and no others.
-    pub(super) fn of(shape: &TableShape, binding: Option<&Binding>, tuple: &Tuple<'_>) -> Self {
-        if shape.key.is_empty() {
+    /// Reads the columns of `name` (the key, or the identity) out of a row of the bound relation, and no others.
+    pub(super) fn of(name: &[usize], shape: &TableShape, binding: Option<&Binding>, tuple: &Tuple<'_>) -> Self {
+        if name.is_empty() {
             return Self("a row without a key".into());
         }
         let mut text = String::from("row ");
-        for (place, index) in shape.key.iter().enumerate() {
+        for (place, index) in name.iter().enumerate() {
             let Some(column) = shape.columns.get(*index) else { continue };
             if place > 0 {
                 text.push_str(", ");

@@ -29,6 +29,7 @@ fn shape(key_type: ColumnType, key: &[usize]) -> TableShape {
         time_zone: chrono_tz::UTC,
         key: key.to_vec(),
         identity: key.to_vec(),
+        identity_is_ambiguous: false,
     }
 }
 

@@ -1,5 +1,6 @@
-//! The Arrow schema of a table's data columns.
+//! The Arrow schemas of a table's rows and of its changes.
 
+use super::change_batch::{COMMIT_LSN, COMMIT_TIME, NEW_DAY, OLD_DAY, OPERATION, ORDINAL, UNCHANGED, XID};
 use crate::base::{ColumnType, SourceColumn, TableShape};
 use deltalake::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
@@ -12,6 +13,33 @@ pub(super) const UTC: &str = "UTC";
 pub fn arrow_schema(shape: &TableShape) -> SchemaRef {
     let field = |column: &SourceColumn| Field::new(&column.name, data_type(column.column_type), column.nullable);
     Arc::new(Schema::new(shape.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// The columns of [`super::ChangeBatch::keys`] for this table.
+pub fn key_schema(shape: &TableShape) -> SchemaRef {
+    let identity = shape.identity.iter().filter_map(|index| shape.columns.get(*index));
+    let mut fields = vec![
+        Field::new(ORDINAL, DataType::UInt32, false),
+        Field::new(OPERATION, DataType::UInt8, false),
+        Field::new(COMMIT_LSN, DataType::UInt64, false),
+        Field::new(COMMIT_TIME, DataType::Int64, false),
+        Field::new(XID, DataType::UInt32, false),
+        Field::new(OLD_DAY, DataType::Date32, true),
+    ];
+    fields.extend(identity.map(|column| Field::new(&column.name, data_type(column.column_type), true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The columns of [`super::ChangeBatch::patches`] for this table.
+pub fn patch_schema(shape: &TableShape) -> SchemaRef {
+    let mut fields = vec![
+        Field::new(ORDINAL, DataType::UInt32, false),
+        Field::new(NEW_DAY, DataType::Date32, false),
+        Field::new(UNCHANGED, DataType::Binary, false),
+    ];
+    let columns = shape.columns.iter();
+    fields.extend(columns.map(|column| Field::new(&column.name, data_type(column.column_type), true)));
+    Arc::new(Schema::new(fields))
 }
 
 fn data_type(column_type: ColumnType) -> DataType {

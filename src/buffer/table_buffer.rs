@@ -1,11 +1,13 @@
 //! What one table has received and not yet handed on.
 
 use super::binding::Binding;
+use super::changes::Changes;
 use super::column::Scratch;
 use super::event_date::{EventDate, calendar_date};
 use super::partition_rows::PartitionRows;
 use super::refusal::Refusal;
-use super::{BufferError, PartitionBatch, arrow_schema};
+use super::values::Values;
+use super::{BufferError, ChangeBatch, PartitionBatch, arrow_schema};
 use crate::base::{Runs, TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, Relation, Tuple};
@@ -34,28 +36,33 @@ pub struct Cut {
     pub ended: Vec<PartitionBatch>,
     /// Rows of the transaction that is still arriving.
     pub arriving: Vec<PartitionBatch>,
+    /// Changes of transactions that have ended, in order.
+    pub ended_changes: Vec<ChangeBatch>,
+    /// Changes of the transaction that is still arriving, in order.
+    pub arriving_changes: Vec<ChangeBatch>,
 }
 
-/// Rows of one table, split by partition, in Arrow builders.
+/// Rows of one table, split by partition, and changes of its rows, in Arrow builders.
 pub struct TableBuffer {
-    shape: Arc<TableShape>,
+    pub(super) shape: Arc<TableShape>,
     schema: SchemaRef,
     event_date: Option<EventDate>,
-    binding: Option<Binding>,
+    pub(super) binding: Option<Binding>,
     open: Vec<PartitionRows>,
     /// Index into `open` of days seen; emptied whenever `open` loses one.
     days: HashMap<i32, usize>,
     /// The last row's day and its index: rows come in runs of one day.
     last: Option<(i32, usize)>,
     sealed: Vec<Sealed>,
+    pub(super) changes: Changes,
     rows: u64,
     bytes: usize,
     /// Counts transaction ends, so that a partition knows which of its rows belong to the one that is arriving.
-    transaction: u64,
+    pub(super) transaction: u64,
     /// No open partition has more rows or bytes than these.
     rows_max: usize,
     bytes_max: usize,
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
 }
 
 impl TableBuffer {
@@ -70,6 +77,7 @@ impl TableBuffer {
             days: HashMap::new(),
             last: None,
             sealed: Vec::new(),
+            changes: Changes::default(),
             rows: 0,
             bytes: 0,
             transaction: 1,
@@ -100,25 +108,29 @@ impl TableBuffer {
     /// [`BufferError`]; the refused row leaves nothing behind, and the rows before it stay.
     #[inline]
     pub fn append(&mut self, tuple: &Tuple<'_>, xid: Option<u32>) -> Result<(), BufferError> {
-        self.take(tuple, xid).map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), tuple))
+        self.take(tuple, xid, self.changes.era())
+            .map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), tuple))
     }
 
     #[inline]
-    fn take(&mut self, tuple: &Tuple<'_>, xid: Option<u32>) -> Result<(), Refusal> {
-        let day = self.event_day(tuple)?;
+    pub(super) fn take<'a>(&mut self, row: &impl Values<'a>, xid: Option<u32>, era: u32) -> Result<(), Refusal> {
+        let day = self.event_day(row)?;
         let index = match self.last {
             Some((last_day, index)) if last_day == day => index,
             _ => self.partition_index(day)?,
         };
-        let index = self.make_room(day, index, tuple.len_bytes())?;
+        let index = self.make_room(day, index, row.len_bytes())?;
         let (Some(binding), Some(rows)) = (&self.binding, self.open.get_mut(index)) else {
             return Err(Refusal::NotBound);
         };
         rows.enter(self.transaction);
-        match rows.append(tuple, binding.columns(), &mut self.scratch) {
+        match rows.append(row, binding.columns(), &mut self.scratch) {
             Ok(added) => {
                 if let Some(xid) = xid {
                     rows.belongs_to(xid);
+                }
+                if era > 0 {
+                    rows.came_in(era);
                 }
                 self.rows += 1;
                 self.bytes += added;
@@ -138,6 +150,7 @@ impl TableBuffer {
     #[inline]
     pub fn end_transaction(&mut self) {
         self.transaction += 1;
+        self.changes.end_transaction();
     }
 
     /// Whether [`Self::take_full`] has something; constant time.
@@ -153,7 +166,7 @@ impl TableBuffer {
 
     /// Bytes held now: values, offsets and builders. Arrow's buffers grow by doubling and may hold up to twice that.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.changes.bytes()
     }
 
     /// A partition that reached `rows` or `bytes`, if there is one; constant time while there is none.
@@ -208,19 +221,35 @@ impl TableBuffer {
             }
         }
         (self.rows, self.bytes) = (0, 0);
+        let (ended_changes, arriving_changes) =
+            self.changes.cut(self.transaction).map_err(|source| self.arrow_error(source))?;
+        (cut.ended_changes, cut.arriving_changes) = (ended_changes, arriving_changes);
         cut.ended.sort_by_key(|batch| batch.partition);
         cut.arriving.sort_by_key(|batch| batch.partition);
         Ok(cut)
     }
 
+    /// [`Self::cut`] for a commit that takes everything that has ended: what orders rows and changes begins anew, unless the
+    /// transaction that is still arriving has brought some already.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn cut_for_a_commit(&mut self) -> Result<Cut, BufferError> {
+        let cut = self.cut()?;
+        if cut.arriving.is_empty() && cut.arriving_changes.is_empty() {
+            self.changes.renumber();
+        }
+        Ok(cut)
+    }
+
     /// Days since 1970 of the row's partition column.
     #[inline]
-    fn event_day(&self, tuple: &Tuple<'_>) -> Result<i32, Refusal> {
+    pub(super) fn event_day<'a>(&self, row: &impl Values<'a>) -> Result<i32, Refusal> {
         let (Some(binding), Some(event_date)) = (&self.binding, self.event_date) else { return Err(Refusal::NotBound) };
-        if tuple.len() != binding.columns().len() {
+        if row.len() != binding.columns().len() {
             return Err(Refusal::ColumnCount);
         }
-        let encoded = match tuple.columns().nth(binding.partition_position()) {
+        let encoded = match row.columns().nth(binding.partition_position()) {
             Some(Ok(Datum::Text(bytes))) => Encoded::Text(bytes),
             Some(Ok(Datum::Binary(bytes))) => Encoded::Binary(bytes),
             Some(Ok(Datum::Null)) => return Err(Refusal::NoPartition),
@@ -231,7 +260,7 @@ impl TableBuffer {
         event_date.day(encoded).map_err(|source| self.undated(source))
     }
 
-    fn undated(&self, source: ValueError) -> Refusal {
+    pub(super) fn undated(&self, source: ValueError) -> Refusal {
         Refusal::Value { column: self.shape.partition_column, source }
     }
 
@@ -303,7 +332,7 @@ impl TableBuffer {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    fn arrow_error(&self, source: ArrowError) -> BufferError {
+    pub(super) fn arrow_error(&self, source: ArrowError) -> BufferError {
         BufferError::Arrow { table: self.shape.table.clone(), source }
     }
 }

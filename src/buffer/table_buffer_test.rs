@@ -29,6 +29,7 @@ fn shape(dated_by: ColumnType, partition_by: PartitionBy, zone: chrono_tz::Tz) -
         time_zone: zone,
         key: vec![0],
         identity: vec![0],
+        identity_is_ambiguous: false,
     }
 }
 

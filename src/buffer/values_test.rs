@@ -47,6 +47,7 @@ pub(super) fn every_type() -> TableShape {
         time_zone: chrono_tz::UTC,
         key: vec![0],
         identity: vec![0],
+        identity_is_ambiguous: false,
     }
 }
 

@@ -157,6 +157,7 @@ mod tests {
             time_zone: chrono_tz::Asia::Tokyo,
             key: vec![0],
             identity: vec![0],
+            identity_is_ambiguous: false,
         };
         let progress =
             Progress { system_identifier: "1".to_owned(), pipeline: "p".to_owned(), table: table.clone(), epoch: 0 };

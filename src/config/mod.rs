@@ -11,6 +11,6 @@ mod pipeline;
 mod raw;
 
 pub use pipeline::{
-    ArchiveSection, BufferSection, ConfigError, LakeSection, OnError, Pipeline, QuerySection, SourceSection,
-    StatusSection, TableSection,
+    ArchiveSection, BufferSection, ConfigError, LakeSection, OnError, OnTruncate, Pipeline, QuerySection,
+    SourceSection, StatusSection, TableSection,
 };

@@ -125,6 +125,8 @@ pub struct TableSection {
     pub time_zone: chrono_tz::Tz,
     /// What a definite error of this table does to the others.
     pub on_error: OnError,
+    /// What a TRUNCATE does to the lake's table.
+    pub truncate: OnTruncate,
     /// Columns that the lake keeps as strings of the server's own text, whatever their type; each once, in the file's order.
     pub text_columns: Vec<String>,
 }
@@ -137,6 +139,16 @@ pub enum OnError {
     Stop,
     /// The table stands still in the lake from that change on, until it is repaired; the other tables and the slot go on.
     Park,
+}
+
+/// What happens when the source table is emptied at one blow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTruncate {
+    /// Nobody empties an archive by mistake: it is a change that cannot be taken ([`OnError`]).
+    #[default]
+    Refuse,
+    /// The lake's table becomes empty, too.
+    Apply,
 }
 
 impl TableSection {
@@ -346,6 +358,11 @@ impl Checker<'_> {
             "park" => OnError::Park,
             _ => return Err(self.error(&key("on_error"), "must be \"stop\" or \"park\"")),
         };
+        let truncate = match self.text(&key("truncate"), raw.truncate.as_deref().unwrap_or("refuse"))?.as_str() {
+            "refuse" => OnTruncate::Refuse,
+            "apply" => OnTruncate::Apply,
+            _ => return Err(self.error(&key("truncate"), "must be \"refuse\" or \"apply\"")),
+        };
         let zone = raw.time_zone.as_deref().unwrap_or("UTC");
         Ok(TableSection {
             name: self.parsed(&key("name"), &raw.name, "must be schema.table, such as public.security_event")?,
@@ -353,6 +370,7 @@ impl Checker<'_> {
             partition_by,
             time_zone: self.parsed(&key("time_zone"), zone, "must be an IANA time zone such as UTC or Asia/Tokyo")?,
             on_error,
+            truncate,
             text_columns: self.text_columns(&key("text_columns"), raw)?,
         })
     }

@@ -34,6 +34,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(pipeline.tables[0].partition_by, PartitionBy::Day);
     assert_eq!(pipeline.tables[0].lake_path(), "security_event");
     assert_eq!(pipeline.tables[0].on_error, OnError::Stop);
+    assert_eq!(pipeline.tables[0].truncate, OnTruncate::Refuse);
     assert!(pipeline.source.streaming && pipeline.source.failover && pipeline.source.heartbeat_interval.is_none());
     assert!(pipeline.source.url.contains("canary"));
     assert!(!format!("{pipeline:?}").contains("canary"));
@@ -43,11 +44,12 @@ fn defaults_are_the_documented_ones() {
 fn what_a_slot_and_a_table_may_be_told_is_read() {
     let text = MINIMAL
         .replace("[lake]", "streaming = false\nfailover = false\nheartbeat_interval = \"90s\"\n[lake]")
-        .replace("\"created_at\"", "\"created_at\"\non_error = \"park\"");
+        .replace("\"created_at\"", "\"created_at\"\non_error = \"park\"\ntruncate = \"apply\"");
     let pipeline = parse(&text).unwrap();
     assert!(!pipeline.source.streaming && !pipeline.source.failover);
     assert_eq!(pipeline.source.heartbeat_interval, Some(Duration::from_secs(90)));
     assert_eq!(pipeline.tables[0].on_error, OnError::Park);
+    assert_eq!(pipeline.tables[0].truncate, OnTruncate::Apply);
 }
 
 #[test]
@@ -74,6 +76,7 @@ fn a_bad_value_is_named_with_the_rule() {
         ("\"created_at\"", "\"created_at\"\npartition_by = \"week\"", "partition_by"),
         ("\"created_at\"", "\"created_at\"\ntime_zone = \"Mars/Base\"", "time_zone"),
         ("\"created_at\"", "\"created_at\"\non_error = \"ignore\"", "on_error must be \"stop\" or \"park\""),
+        ("\"created_at\"", "\"created_at\"\ntruncate = \"ignore\"", "truncate must be \"refuse\" or \"apply\""),
         ("[lake]", "heartbeat_interval = \"500ms\"\n[lake]", "[source].heartbeat_interval must be a duration from 1s"),
         ("[lake]", "heartbeat_interval = \"often\"\n[lake]", "[source].heartbeat_interval"),
         ("[lake]", "streaming = \"on\"\n[lake]", "expected a boolean"),

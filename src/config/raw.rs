@@ -47,6 +47,7 @@ pub(super) struct RawTable {
     pub(super) partition_by: Option<String>,
     pub(super) time_zone: Option<String>,
     pub(super) on_error: Option<String>,
+    pub(super) truncate: Option<String>,
     #[serde(default)]
     pub(super) text_columns: Vec<String>,
 }

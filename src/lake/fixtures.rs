@@ -27,6 +27,7 @@ fn shape(table: &str, columns: Vec<SourceColumn>, partition_column: usize) -> Ta
         time_zone: chrono_tz::UTC,
         key: vec![0, partition_column],
         identity: vec![0, partition_column],
+        identity_is_ambiguous: false,
     }
 }
 

@@ -5,7 +5,10 @@ use super::follow::Follow;
 use super::in_progress::{Described, Streamed};
 use super::land::LandCommand;
 use super::refusal::{Cause, Refusal};
+use super::room::Load;
+use super::routes::Routes;
 use crate::base::{Lsn, TableName, XidSet};
+use crate::buffer::{BufferError, PartitionBatch, TableBuffer, Transaction};
 use crate::decode::{Message, Tuple};
 use crate::ops::fail_points;
 
@@ -36,14 +39,18 @@ impl Follow {
                 return self.insert_in_block(at, bytes, xid, relation_oid, &new);
             }
             Message::Relation { xid: Some(xid), relation } => self.describe_in_block(xid, relation),
-            Message::Update { xid: Some(xid), relation_oid, .. } => {
-                self.not_insert_in_block("UPDATE", xid, &[relation_oid]);
+            Message::Update { xid: Some(xid), relation_oid, old, new } => {
+                return self.change_in_block(at, bytes, xid, relation_oid, |buffer, by, subxid| {
+                    buffer.update(old.as_ref(), &new, by, subxid)
+                });
             }
-            Message::Delete { xid: Some(xid), relation_oid, .. } => {
-                self.not_insert_in_block("DELETE", xid, &[relation_oid]);
+            Message::Delete { xid: Some(xid), relation_oid, old } => {
+                return self.change_in_block(at, bytes, xid, relation_oid, |buffer, by, subxid| {
+                    buffer.delete(&old, by, subxid)
+                });
             }
             Message::Truncate { xid: Some(xid), relation_oids, .. } => {
-                self.not_insert_in_block("TRUNCATE", xid, &relation_oids);
+                self.truncate_in_block(bytes, xid, &relation_oids);
             }
             Message::LogicalMessage { .. } | Message::Type { .. } | Message::Origin { .. } => {}
             Message::StreamStart { .. } => {
@@ -69,11 +76,26 @@ impl Follow {
         };
         match described.table {
             Some(table) => streamed.insert(table, xid, bytes, new),
-            None if self.routes.is_foreign(&described.relation) => {
-                let name = TableName::new(&described.relation.schema, &described.relation.name);
-                streamed.refuse(xid, self.routes.unknown_relation(name));
-            }
-            None => {}
+            None => refuse_foreign(&self.routes, streamed, xid, relation_oid),
+        }
+        Ok(())
+    }
+
+    fn change_in_block(
+        &mut self,
+        at: Lsn,
+        bytes: usize,
+        xid: u32,
+        relation_oid: u32,
+        take: impl FnOnce(&mut TableBuffer, &Transaction, Option<u32>) -> Result<(), BufferError>,
+    ) -> Result<(), PipelineError> {
+        let Some(streamed) = self.in_progress.current() else { return Ok(()) };
+        let Some(described) = streamed.find(relation_oid) else {
+            return Err(PipelineError::Order { at, what: "a row of a relation that its transaction did not describe" });
+        };
+        match described.table {
+            Some(table) => streamed.change(table, xid, bytes, take),
+            None => refuse_foreign(&self.routes, streamed, xid, relation_oid),
         }
         Ok(())
     }
@@ -90,31 +112,28 @@ impl Follow {
         }
     }
 
-    fn not_insert_in_block(&mut self, operation: &'static str, xid: u32, relation_oids: &[u32]) {
+    fn truncate_in_block(&mut self, bytes: usize, xid: u32, relation_oids: &[u32]) {
         let Some(streamed) = self.in_progress.current() else { return };
         for oid in relation_oids {
             let Some(described) = streamed.find(*oid) else { continue };
-            let Some((table, name)) = described.table.and_then(|table| Some((table, self.routes.name(table)?))) else {
-                if self.routes.is_foreign(&described.relation) {
-                    let name = TableName::new(&described.relation.schema, &described.relation.name);
-                    streamed.refuse(xid, self.routes.unknown_relation(name));
-                }
+            let Some((table, following)) = described.table.and_then(|table| Some((table, self.tables.get(table)?)))
+            else {
+                refuse_foreign(&self.routes, streamed, xid, *oid);
                 continue;
             };
-            let cause = Cause::NotInsert { operation, table: name.clone() };
-            streamed.refuse(xid, Refusal { table: Some(table), cause });
+            if following.may_be_emptied {
+                streamed.change(table, xid, bytes, TableBuffer::truncate);
+            } else {
+                let cause = Cause::Truncate { table: following.shape.table.clone() };
+                streamed.refuse(xid, Refusal { table: Some(table), cause });
+            }
         }
     }
 
     /// A transaction in progress committed: its rows join those of whole transactions, without what was rolled back.
-    pub(super) async fn stream_commit(
-        &mut self,
-        at: Lsn,
-        xid: u32,
-        commit_lsn: Lsn,
-        end: Lsn,
-    ) -> Result<(), PipelineError> {
+    pub(super) async fn stream_commit(&mut self, at: Lsn, by: Transaction, end: Lsn) -> Result<(), PipelineError> {
         fail_points::reach("follow.stream_commit");
+        let Transaction { xid, commit_lsn, .. } = by;
         let Some(mut streamed) = self.in_progress.take(xid) else {
             return Err(PipelineError::Order { at, what: "STREAM COMMIT of a transaction that was not sent" });
         };
@@ -137,37 +156,48 @@ impl Follow {
                 streamed.forget_table(table);
             }
         }
-        let (rows, bytes, handed_on) = (streamed.rows, streamed.bytes, streamed.handed_on);
-        let batches = streamed.take_all().map_err(|error| PipelineError::Row { at: commit_lsn, error })?;
+        let (rows, bytes, has_changes) = (streamed.rows, streamed.bytes, streamed.has_changes());
+        let handed_on = streamed.handed_on || has_changes;
+        let taken = streamed.take_all().map_err(|error| PipelineError::Row { at: commit_lsn, error })?;
         let (described, aborted) = streamed.into_parts();
         self.adopt(described, commit_lsn, false).await?;
-        self.join(xid, commit_lsn, batches, aborted, handed_on).await?;
+        // Its rows and changes have an order of their own: a commit takes them with nothing else, or, where it brought new rows only,
+        // with other new rows.
+        if has_changes || self.progress.has_pending_changes() {
+            self.flush().await?;
+        }
+        self.join(by, taken, aborted, handed_on).await?;
         self.progress.streamed_ended(end, rows, bytes);
+        if has_changes {
+            self.progress.sent(end);
+            return self.flush().await;
+        }
         self.after_commit(end).await
     }
 
-    /// The rows go where the next commit takes them from.
+    /// What it brought goes where the next commit takes it from.
     async fn join(
         &mut self,
-        xid: u32,
-        commit_lsn: Lsn,
-        batches: Vec<(usize, crate::buffer::PartitionBatch)>,
+        by: Transaction,
+        taken: Vec<(usize, Load)>,
         aborted: XidSet,
         handed_on: bool,
     ) -> Result<(), PipelineError> {
-        for (table, mut batch) in batches {
-            if handed_on {
-                self.send(table, Some(xid), batch).await?;
-            } else {
-                batch.xids = None;
-                self.send(table, None, batch).await?;
+        for (table, load) in taken {
+            match load {
+                Load::Rows(batch) if !handed_on => {
+                    // Changes that were rolled back leave nothing for eras to tell.
+                    let batch = PartitionBatch { xids: None, eras: None, ..batch };
+                    self.send(table, None, Load::Rows(batch)).await?;
+                }
+                load => self.send(table, Some(by.xid), load).await?,
             }
         }
         if !handed_on {
             return Ok(());
         }
-        let excluded = self.tables.iter().map(|following| following.is_excluded(commit_lsn)).collect();
-        self.command(LandCommand::Join { xid, aborted, excluded }).await
+        let excluded = self.tables.iter().map(|following| following.is_excluded(by.commit_lsn)).collect();
+        self.command(LandCommand::Join { by, aborted, excluded }).await
     }
 
     /// What the transaction described holds for everybody from its commit on, unless something later came since: the server
@@ -217,5 +247,14 @@ impl Follow {
     async fn forget(&mut self, handed_on: bool, xid: u32, end: Lsn) -> Result<(), PipelineError> {
         self.progress.sent(end);
         if handed_on { self.command(LandCommand::Forget { xid }).await } else { Ok(()) }
+    }
+}
+
+/// What comes under a name that the publication does not have may not pass by.
+fn refuse_foreign(routes: &Routes, streamed: &mut Streamed, xid: u32, relation_oid: u32) {
+    let Some(relation) = streamed.find(relation_oid).map(|described| &described.relation) else { return };
+    if routes.is_foreign(relation) {
+        let name = TableName::new(&relation.schema, &relation.name);
+        streamed.refuse(xid, routes.unknown_relation(name));
     }
 }

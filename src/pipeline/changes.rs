@@ -1,12 +1,19 @@
 //! The following stage, message by message: transactions that the server sends whole, and what is common to all.
 
 use super::PipelineError;
-use super::follow::{Follow, Leave, Marker};
+use super::follow::{Follow, Following, Leave, Marker};
 use super::land::LandCommand;
 use super::refusal::{Cause, Refusal};
 use super::transaction::OpenTransaction;
 use crate::base::Lsn;
+use crate::buffer::{BufferError, TableBuffer, Transaction};
 use crate::decode::{DecodeError, Message, Relation, Tuple};
+
+/// Where a row or a change goes: to a table, or nowhere, which may be a reason to refuse it.
+enum Destination<'a> {
+    Table(usize, &'a mut Following, OpenTransaction),
+    None(Result<(), Refusal>),
+}
 
 /// The first byte of the messages that end a transaction: without them the stream cannot be followed.
 const ENDS: [u8; 3] = *b"CcA";
@@ -21,18 +28,28 @@ impl Follow {
     ) -> Result<Option<Leave>, PipelineError> {
         let taken = match message {
             Message::Insert { relation_oid, new, .. } => self.insert(at, bytes, relation_oid, &new)?,
-            Message::Begin { final_lsn, .. } => return self.begin(at, final_lsn).map(|()| None),
+            Message::Begin { final_lsn, commit_time_micros, xid } => {
+                let by = Transaction { xid, commit_lsn: final_lsn, commit_time_micros };
+                return self.begin(at, by).map(|()| None);
+            }
             Message::Commit { end_lsn, .. } => return self.commit(at, end_lsn).await.map(|()| None),
             Message::Relation { relation, .. } => self.relation(at, &relation),
-            Message::Update { relation_oid, .. } => return self.refuse_change("UPDATE", at, &[relation_oid]).await,
-            Message::Delete { relation_oid, .. } => return self.refuse_change("DELETE", at, &[relation_oid]).await,
-            Message::Truncate { relation_oids, .. } => return self.refuse_change("TRUNCATE", at, &relation_oids).await,
+            Message::Update { relation_oid, old, new, .. } => {
+                self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None)).await?
+            }
+            Message::Delete { relation_oid, old, .. } => {
+                self.change(at, bytes, relation_oid, |buffer, by| buffer.delete(&old, by, None)).await?
+            }
+            Message::Truncate { relation_oids, .. } => {
+                return self.truncate(at, bytes, &relation_oids).await.map(|()| None);
+            }
             Message::LogicalMessage { prefix, content, .. } => return Ok(self.is_marker(prefix, content)),
             Message::StreamStart { xid, first_segment } => {
                 return self.stream_start(at, xid, first_segment).map(|()| None);
             }
-            Message::StreamCommit { xid, commit_lsn, end_lsn, .. } => {
-                return self.stream_commit(at, xid, commit_lsn, end_lsn).await.map(|()| None);
+            Message::StreamCommit { xid, commit_lsn, end_lsn, commit_time_micros } => {
+                let by = Transaction { xid, commit_lsn, commit_time_micros };
+                return self.stream_commit(at, by, end_lsn).await.map(|()| None);
             }
             Message::StreamAbort { xid, subtransaction_xid, .. } => {
                 return self.stream_abort(at, xid, subtransaction_xid).await.map(|()| None);
@@ -42,22 +59,6 @@ impl Follow {
         };
         if let Err(refusal) = taken {
             let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
-            self.refuse(refusal, commit_lsn).await?;
-        }
-        Ok(None)
-    }
-
-    async fn refuse_change(
-        &mut self,
-        operation: &'static str,
-        at: Lsn,
-        relation_oids: &[u32],
-    ) -> Result<Option<Leave>, PipelineError> {
-        let commit_lsn = self.progress.open.map_or(at, |open| open.commit_lsn);
-        let mut refusals = self.not_insert(operation, at, relation_oids);
-        // One that stops everything is told before any table is parked for the same statement.
-        refusals.sort_by_key(|refusal| self.parks(refusal).is_some());
-        for refusal in refusals {
             self.refuse(refusal, commit_lsn).await?;
         }
         Ok(None)
@@ -85,11 +86,13 @@ impl Follow {
         self.marker.as_ref().filter(ours).map(|_| Leave::CaughtUp)
     }
 
-    fn begin(&mut self, at: Lsn, commit_lsn: Lsn) -> Result<(), PipelineError> {
+    fn begin(&mut self, at: Lsn, by: Transaction) -> Result<(), PipelineError> {
         if self.progress.open.is_some() {
             return Err(PipelineError::Order { at, what: "BEGIN inside a transaction" });
         }
-        self.progress.open = Some(OpenTransaction { commit_lsn, skipped: self.skips.begins(commit_lsn) });
+        let Transaction { xid, commit_lsn, commit_time_micros } = by;
+        let skipped = self.skips.begins(commit_lsn);
+        self.progress.open = Some(OpenTransaction { commit_lsn, commit_time_micros, xid, skipped });
         Ok(())
     }
 
@@ -101,26 +104,104 @@ impl Follow {
         relation_oid: u32,
         new: &Tuple<'_>,
     ) -> Result<Result<(), Refusal>, PipelineError> {
-        let Some(open) = self.progress.open else {
-            return Err(PipelineError::Order { at, what: "a row outside a transaction" });
+        let (table, following) = match self.destination(at, relation_oid)? {
+            Destination::Table(table, following, _) => (table, following),
+            Destination::None(outcome) => return Ok(outcome),
         };
-        if open.skipped {
-            return Ok(Ok(()));
-        }
-        let Some(found) = self.routes.find(relation_oid) else {
-            return Err(PipelineError::Order { at, what: "a row of a relation that was not announced" });
-        };
-        let Some((table, following)) = found.and_then(|table| Some((table, self.tables.get_mut(table)?))) else {
-            return Ok(self.routes.may_be_ignored(relation_oid));
-        };
-        if following.is_excluded(open.commit_lsn) {
-            return Ok(Ok(()));
-        }
         if let Err(error) = following.buffer.append(new, None) {
             return Ok(Err(Refusal::row(table, error)));
         }
         self.progress.row(bytes);
         Ok(Ok(()))
+    }
+
+    /// Where a row or a change of the open transaction goes.
+    #[inline]
+    fn destination(&mut self, at: Lsn, relation_oid: u32) -> Result<Destination<'_>, PipelineError> {
+        let Some(open) = self.progress.open else {
+            return Err(PipelineError::Order { at, what: "a row outside a transaction" });
+        };
+        if open.skipped {
+            return Ok(Destination::None(Ok(())));
+        }
+        let Some(found) = self.routes.find(relation_oid) else {
+            return Err(PipelineError::Order { at, what: "a row of a relation that was not announced" });
+        };
+        let Some((table, following)) = found.and_then(|table| Some((table, self.tables.get_mut(table)?))) else {
+            return Ok(Destination::None(self.routes.may_be_ignored(relation_oid)));
+        };
+        if following.is_excluded(open.commit_lsn) {
+            return Ok(Destination::None(Ok(())));
+        }
+        Ok(Destination::Table(table, following, open))
+    }
+
+    /// An UPDATE or DELETE of the open transaction.
+    async fn change(
+        &mut self,
+        at: Lsn,
+        bytes: usize,
+        relation_oid: u32,
+        take: impl FnOnce(&mut TableBuffer, &Transaction) -> Result<(), BufferError>,
+    ) -> Result<Result<(), Refusal>, PipelineError> {
+        if let Destination::None(outcome) = self.destination(at, relation_oid)? {
+            return Ok(outcome);
+        }
+        self.part_from_streamed().await?;
+        let (table, following, open) = match self.destination(at, relation_oid)? {
+            Destination::Table(table, following, open) => (table, following, open),
+            Destination::None(outcome) => return Ok(outcome),
+        };
+        if let Err(error) = take(&mut following.buffer, &open.origin()) {
+            return Ok(Err(Refusal::row(table, error)));
+        }
+        self.progress.change(bytes);
+        Ok(Ok(()))
+    }
+
+    /// What was streamed has an order of rows and changes of its own, so no commit takes it together with other changes.
+    async fn part_from_streamed(&mut self) -> Result<(), PipelineError> {
+        if self.progress.has_pending_streamed() { self.flush().await } else { Ok(()) }
+    }
+
+    /// A table that is not configured may change as it likes; so may a transaction that the lake already holds. A TRUNCATE may name
+    /// several tables, and each is taken or refused for itself.
+    async fn truncate(&mut self, at: Lsn, bytes: usize, relation_oids: &[u32]) -> Result<(), PipelineError> {
+        let Some(open) = self.progress.open else {
+            return Err(PipelineError::Order { at, what: "a TRUNCATE outside a transaction" });
+        };
+        if open.skipped {
+            return Ok(());
+        }
+        let (mut emptied, mut refusals) = (Vec::new(), Vec::new());
+        for oid in relation_oids {
+            let Some(Some(table)) = self.routes.find(*oid) else {
+                refusals.extend(self.routes.may_be_ignored(*oid).err());
+                continue;
+            };
+            match self.tables.get(table).filter(|following| !following.is_excluded(open.commit_lsn)) {
+                Some(following) if following.may_be_emptied => emptied.push(table),
+                Some(following) => {
+                    let cause = Cause::Truncate { table: following.shape.table.clone() };
+                    refusals.push(Refusal { table: Some(table), cause });
+                }
+                None => {}
+            }
+        }
+        // One that stops everything is told before any table is parked for the same statement.
+        refusals.sort_by_key(|refusal| self.parks(refusal).is_some());
+        for refusal in refusals {
+            self.refuse(refusal, open.commit_lsn).await?;
+        }
+        for table in emptied {
+            self.part_from_streamed().await?;
+            let Some(following) = self.tables.get_mut(table) else { continue };
+            match following.buffer.truncate(&open.origin(), None) {
+                Ok(()) => self.progress.change(bytes),
+                Err(error) => self.refuse(Refusal::row(table, error), open.commit_lsn).await?,
+            }
+        }
+        Ok(())
     }
 
     /// A relation as it is described from here on. What the lake holds already is skipped, whatever its columns were; the server
@@ -168,31 +249,6 @@ impl Follow {
         if self.flush_is_due() { self.flush().await } else { self.make_room().await }
     }
 
-    /// A table that is not configured may change as it likes; so may a transaction that the lake already holds. A TRUNCATE may name
-    /// several tables, and each is refused for itself.
-    fn not_insert(&mut self, operation: &'static str, at: Lsn, relation_oids: &[u32]) -> Vec<Refusal> {
-        let open = self.progress.open;
-        if open.is_some_and(|open| open.skipped) {
-            return Vec::new();
-        }
-        let commit_lsn = open.map_or(at, |open| open.commit_lsn);
-        let mut refusals = Vec::new();
-        for oid in relation_oids {
-            let Some(Some(table)) = self.routes.find(*oid) else {
-                refusals.extend(self.routes.may_be_ignored(*oid).err());
-                continue;
-            };
-            let excluded = self.tables.get(table).is_none_or(|following| following.is_excluded(commit_lsn));
-            if let Some(name) = self.routes.name(table)
-                && !excluded
-            {
-                let cause = Cause::NotInsert { operation, table: name.clone() };
-                refusals.push(Refusal { table: Some(table), cause });
-            }
-        }
-        refusals
-    }
-
     /// Something of a transaction that commits cannot be taken: its table stands still from there on, if it may, and everything
     /// else goes on; or the pipeline stops.
     pub(super) async fn refuse(&mut self, refusal: Refusal, commit_lsn: Lsn) -> Result<(), PipelineError> {
@@ -212,8 +268,8 @@ impl Follow {
     /// What precedes the transaction lands; what the table has of the transaction is dropped here and in `land`.
     async fn park(&mut self, table: usize, since: Lsn, reason: String) -> Result<(), PipelineError> {
         let rest = self.flush_ended().await?;
-        for (other, batch) in rest.into_iter().filter(|(other, _)| *other != table) {
-            self.send(other, None, batch).await?;
+        for (other, load) in rest.into_iter().filter(|(other, _)| *other != table) {
+            self.send(other, None, load).await?;
         }
         drop(self.cut(table)?);
         self.in_progress.forget_table(table);

@@ -36,9 +36,9 @@ pub enum PipelineError {
     )]
     Order { at: Lsn, what: &'static str },
     #[error(
-        "{operation} on {table} in the transaction that commits at WAL position {at}: this version keeps tables that only grow, so the lake would no longer equal the source; what was committed before it is kept, nothing was acknowledged from there on: use a version that applies {operation}, step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
+        "TRUNCATE of {table} in the transaction that commits at WAL position {at} would empty the lake's table; what was committed before it is kept, nothing was acknowledged from there on: set truncate = \"apply\" in its [[table]] if that is meant, step over the transaction with `lakebed skip`, or let the table wait with on_error = \"park\""
     )]
-    NotInsert { operation: &'static str, table: TableName, at: Lsn },
+    Truncate { table: TableName, at: Lsn },
     #[error(
         "PostgreSQL at {endpoint} has wal_level = {found}: set wal_level = logical in postgresql.conf and restart the server"
     )]
@@ -83,7 +83,7 @@ impl PipelineError {
         match self {
             // A defect of ours: the rows that Arrow refused are no longer in the buffer, so nothing may be committed over them.
             Self::Row { error: BufferError::Arrow { .. }, .. } => false,
-            Self::Row { .. } | Self::NotInsert { .. } | Self::UnknownRelation { .. } => true,
+            Self::Row { .. } | Self::Truncate { .. } | Self::UnknownRelation { .. } => true,
             Self::Decode { .. } | Self::Order { .. } | Self::FurtherRefused { .. } => true,
             _ => false,
         }

@@ -28,6 +28,8 @@ pub(super) struct Following {
     pub(super) parked: bool,
     /// What cannot be taken parks it, and does not stop the pipeline.
     pub(super) may_park: bool,
+    /// A TRUNCATE of it is applied, and not refused.
+    pub(super) may_be_emptied: bool,
     /// When the relation came that `buffer` is bound to, among all RELATIONs of the stream.
     pub(super) described: u64,
 }

@@ -5,8 +5,9 @@
 //! commits), and its own list of what cannot be taken: none of it counts before the commit, and all of it is gone with an abort.
 
 use super::refusal::{Cause, Refusal};
+use super::room::{Load, full_load, loads};
 use crate::base::{TableShape, XidSet};
-use crate::buffer::{BufferError, PartitionBatch, TableBuffer};
+use crate::buffer::{BufferError, TableBuffer, Transaction};
 use crate::decode::{Relation, Tuple};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,9 +34,11 @@ pub(super) struct Streamed {
     /// By oid.
     described: BTreeMap<u32, Described>,
     aborted: XidSet,
+    /// By table, the (sub)transactions that brought changes and not only new rows.
+    changed: BTreeMap<usize, XidSet>,
     /// By (sub)transaction and table, the first of each: another table of the same may be refused for reasons of its own.
     refusals: BTreeMap<(u32, Option<usize>), Refusal>,
-    /// Rows taken, those that were rolled back since included.
+    /// Rows and changes taken, those that were rolled back since included.
     pub(super) rows: u64,
     /// On the wire.
     pub(super) bytes: u64,
@@ -50,6 +53,7 @@ impl Streamed {
             buffers: std::iter::repeat_with(|| None).take(tables).collect(),
             described: BTreeMap::new(),
             aborted: XidSet::default(),
+            changed: BTreeMap::new(),
             refusals: BTreeMap::new(),
             rows: 0,
             bytes: 0,
@@ -98,6 +102,33 @@ impl Streamed {
         }
     }
 
+    /// Takes an UPDATE, DELETE or TRUNCATE of a configured table.
+    pub(super) fn change(
+        &mut self,
+        table: usize,
+        xid: u32,
+        bytes: usize,
+        take: impl FnOnce(&mut TableBuffer, &Transaction, Option<u32>) -> Result<(), BufferError>,
+    ) {
+        if self.refusals.contains_key(&(xid, Some(table))) {
+            return;
+        }
+        let Some(Some(buffer)) = self.buffers.get_mut(table) else { return };
+        match take(buffer, &Transaction::in_progress(self.xid), Some(xid)) {
+            Ok(()) => {
+                self.rows += 1;
+                self.bytes += bytes as u64;
+                self.changed.entry(table).or_default().insert(xid);
+            }
+            Err(error) => self.refuse(xid, Refusal::row(table, error)),
+        }
+    }
+
+    /// Whether a change was neither rolled back nor forgotten.
+    pub(super) fn has_changes(&self) -> bool {
+        self.changed.values().any(|xids| xids.has_more_than(&self.aborted))
+    }
+
     /// Notes what cannot be taken; it counts if `xid` commits.
     pub(super) fn refuse(&mut self, xid: u32, refusal: Refusal) {
         let table = refusal.table;
@@ -129,6 +160,7 @@ impl Streamed {
         if let Some(buffer) = self.buffers.get_mut(table) {
             *buffer = None;
         }
+        self.changed.remove(&table);
     }
 
     /// Memory held by its rows.
@@ -136,31 +168,28 @@ impl Streamed {
         self.buffers.iter().flatten().map(TableBuffer::bytes).sum()
     }
 
-    /// A partition that is worth a batch of its own, without the rows that were rolled back.
-    pub(super) fn take_full(
-        &mut self,
-        rows: usize,
-        bytes: usize,
-    ) -> Result<Option<(usize, PartitionBatch)>, BufferError> {
+    /// What is worth a batch of its own, without what was rolled back.
+    pub(super) fn take_full(&mut self, bytes: usize) -> Result<Option<(usize, Load)>, BufferError> {
         for (table, buffer) in self.buffers.iter_mut().enumerate() {
             if let Some(buffer) = buffer
-                && let Some(batch) = buffer.take_full(rows, bytes)?
+                && let Some(load) = full_load(buffer, bytes)?
             {
-                return Ok(Some((table, buffer.live(batch, &self.aborted)?)));
+                return Ok(Some((table, live(buffer, load, &self.aborted)?)));
             }
         }
         Ok(None)
     }
 
-    /// Everything that is buffered, without the rows that were rolled back.
-    pub(super) fn take_all(&mut self) -> Result<Vec<(usize, PartitionBatch)>, BufferError> {
+    /// Everything that is buffered, without what was rolled back.
+    pub(super) fn take_all(&mut self) -> Result<Vec<(usize, Load)>, BufferError> {
         let mut taken = Vec::new();
         for (table, buffer) in self.buffers.iter_mut().enumerate() {
             let Some(buffer) = buffer else { continue };
-            for batch in buffer.cut()?.arriving {
-                let batch = buffer.live(batch, &self.aborted)?;
-                if batch.rows.num_rows() > 0 {
-                    taken.push((table, batch));
+            let cut = buffer.cut()?;
+            for load in loads(cut.arriving, cut.arriving_changes) {
+                let load = live(buffer, load, &self.aborted)?;
+                if !load.is_empty() {
+                    taken.push((table, load));
                 }
             }
         }
@@ -176,6 +205,13 @@ impl Streamed {
     pub(super) fn into_parts(self) -> (Vec<Described>, XidSet) {
         (self.described.into_values().collect(), self.aborted)
     }
+}
+
+fn live(buffer: &TableBuffer, load: Load, aborted: &XidSet) -> Result<Load, BufferError> {
+    Ok(match load {
+        Load::Rows(batch) => Load::Rows(buffer.live(batch, aborted)?),
+        Load::Changes(batch) => Load::Changes(buffer.live_changes(batch, aborted)?),
+    })
 }
 
 /// All transactions in progress.

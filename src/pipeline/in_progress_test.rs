@@ -41,6 +41,7 @@ fn shape() -> Arc<TableShape> {
         time_zone: chrono_tz::UTC,
         key: vec![0],
         identity: vec![0],
+        identity_is_ambiguous: false,
     })
 }
 

@@ -3,7 +3,7 @@
 use super::landing::Landing;
 use super::{PipelineError, Totals};
 use crate::base::{Lsn, XidSet};
-use crate::buffer::PartitionBatch;
+use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
 use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience};
 use crate::ops::fail_points;
 use crate::wal::Feedback;
@@ -23,10 +23,20 @@ pub(super) enum LandCommand {
         /// The rows.
         batch: PartitionBatch,
     },
-    /// A transaction in progress committed: its rows belong to the next commit, without those of `aborted`.
+    /// Changes of rows of a table. They belong to the next commit, or to a transaction in progress.
+    Changes {
+        /// Index of the table.
+        table: usize,
+        /// The transaction in progress.
+        xid: Option<u32>,
+        /// The changes.
+        batch: ChangeBatch,
+    },
+    /// A transaction in progress committed: its rows and changes belong to the next commit, without those of `aborted`. If it brought
+    /// changes, that commit takes nothing else.
     Join {
-        /// The transaction.
-        xid: u32,
+        /// The transaction, with what its commit tells.
+        by: Transaction,
         /// Its subtransactions that were rolled back.
         aborted: XidSet,
         /// For each table, whether it takes no part: its lake holds the transaction already, or it stands still.
@@ -124,10 +134,14 @@ impl Land {
                     self.landing(table)?.write(xid, batch).await?;
                     self.keep_within_memory().await?;
                 }
-                LandCommand::Join { xid, aborted, excluded } => {
+                LandCommand::Changes { table, xid, batch } => {
+                    self.landing(table)?.write_changes(xid, batch).await?;
+                    self.keep_within_memory().await?;
+                }
+                LandCommand::Join { by, aborted, excluded } => {
                     fail_points::reach("land.join");
                     for (landing, excluded) in self.tables.iter_mut().zip(excluded) {
-                        landing.join(xid, &aborted, excluded).await?;
+                        landing.join(by, &aborted, excluded).await?;
                     }
                 }
                 LandCommand::Forget { xid } => {

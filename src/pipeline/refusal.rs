@@ -9,8 +9,8 @@ use crate::decode::DecodeError;
 #[derive(Debug)]
 pub(super) enum Cause {
     Row(BufferError),
-    NotInsert {
-        operation: &'static str,
+    /// A TRUNCATE of a table that does not take one.
+    Truncate {
         table: TableName,
     },
     UnknownRelation {
@@ -39,7 +39,7 @@ impl Refusal {
         let at = commit_lsn;
         match self.cause {
             Cause::Row(error) => PipelineError::Row { at, error },
-            Cause::NotInsert { operation, table } => PipelineError::NotInsert { operation, table, at },
+            Cause::Truncate { table } => PipelineError::Truncate { table, at },
             Cause::UnknownRelation { table, publication } => PipelineError::UnknownRelation { table, publication, at },
             Cause::Decode(error) => PipelineError::Decode { at, error },
             Cause::Further => PipelineError::FurtherRefused { at },

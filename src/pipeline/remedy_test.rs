@@ -53,8 +53,8 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             Row { at, error: BufferError::NotBound { table: table() } };
         Definite ["WAL position 0/10", "a COMMIT without BEGIN", "restart, and report it if it happens again"]
             Order { at, what: "a COMMIT without BEGIN" };
-        Definite ["UPDATE on public.event", "commits at WAL position 0/10", "use a version that applies UPDATE", "`lakebed skip`", "on_error = \"park\""]
-            NotInsert { operation: "UPDATE", table: table(), at };
+        Definite ["TRUNCATE of public.event", "commits at WAL position 0/10", "truncate = \"apply\"", "`lakebed skip`", "on_error = \"park\""]
+            Truncate { table: table(), at };
         Definite ["db.example:5432", "wal_level = replica", "set wal_level = logical in postgresql.conf and restart the server"]
             WalLevel { endpoint: endpoint(), found: "replica".to_owned() };
         Definite ["db.example:5432", "130009", "lakebed needs 14 or later"]

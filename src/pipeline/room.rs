@@ -5,7 +5,35 @@ use super::follow::{Follow, LAND_GONE};
 use super::land::LandCommand;
 use super::limits::BATCH_ROWS;
 use crate::base::Lsn;
-use crate::buffer::{Cut, PartitionBatch};
+use crate::buffer::{BufferError, ChangeBatch, Cut, PartitionBatch, TableBuffer};
+
+/// What is handed on at once. Rows and changes of one table may leave in any order: each knows its place among the others.
+pub(super) enum Load {
+    Rows(PartitionBatch),
+    Changes(ChangeBatch),
+}
+
+impl Load {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Load::Rows(batch) => batch.rows.num_rows() == 0,
+            Load::Changes(batch) => batch.is_empty(),
+        }
+    }
+}
+
+/// Rows and changes, as what is handed on.
+pub(super) fn loads(rows: Vec<PartitionBatch>, changes: Vec<ChangeBatch>) -> impl Iterator<Item = Load> {
+    rows.into_iter().map(Load::Rows).chain(changes.into_iter().map(Load::Changes))
+}
+
+/// What of a buffer is worth a batch of its own.
+pub(super) fn full_load(buffer: &mut TableBuffer, batch_bytes: usize) -> Result<Option<Load>, BufferError> {
+    if let Some(batch) = buffer.take_full(BATCH_ROWS, batch_bytes)? {
+        return Ok(Some(Load::Rows(batch)));
+    }
+    Ok(buffer.take_full_changes(batch_bytes)?.map(Load::Changes))
+}
 
 impl Follow {
     /// Between batches of frames, where a transaction may be open: rows of transactions in progress may leave at any time, those
@@ -28,8 +56,8 @@ impl Follow {
     /// row in the tables' own builders may follow the last commit order: at a transaction's end, or behind a flush.
     pub(super) async fn make_room(&mut self) -> Result<(), PipelineError> {
         for table in 0..self.tables.len() {
-            while let Some(batch) = self.take_full(table)? {
-                self.send(table, None, batch).await?;
+            while let Some(load) = self.take_full(table)? {
+                self.send(table, None, load).await?;
             }
         }
         while self.held_bytes() > self.limits.builder_bytes {
@@ -39,9 +67,9 @@ impl Follow {
             match (table, in_progress.filter(|(_, bytes)| *bytes > 0)) {
                 (table, Some((xid, bytes))) if table.is_none_or(|(_, held)| held <= bytes) => self.hand_on(xid).await?,
                 (Some((table, _)), _) => {
-                    let Cut { ended, arriving } = self.cut(table)?;
-                    for batch in ended.into_iter().chain(arriving) {
-                        self.send(table, None, batch).await?;
+                    let Cut { ended, arriving, ended_changes, arriving_changes } = self.cut(table)?;
+                    for load in loads(ended, ended_changes).chain(loads(arriving, arriving_changes)) {
+                        self.send(table, None, load).await?;
                     }
                 }
                 (None, _) => break,
@@ -56,10 +84,10 @@ impl Follow {
         let Some((xid, _)) = self.in_progress.largest() else { return Ok(()) };
         loop {
             let Some(streamed) = self.in_progress.get(xid) else { return Ok(()) };
-            let taken = streamed.take_full(BATCH_ROWS, batch_bytes);
-            let Some((table, batch)) = taken.map_err(|error| PipelineError::Row { at, error })? else { return Ok(()) };
+            let taken = streamed.take_full(batch_bytes);
+            let Some((table, load)) = taken.map_err(|error| PipelineError::Row { at, error })? else { return Ok(()) };
             streamed.handed_on = true;
-            self.send(table, Some(xid), batch).await?;
+            self.send(table, Some(xid), load).await?;
         }
     }
 
@@ -67,10 +95,10 @@ impl Follow {
     async fn hand_on(&mut self, xid: u32) -> Result<(), PipelineError> {
         let at = self.progress.sent_to;
         let Some(streamed) = self.in_progress.get(xid) else { return Ok(()) };
-        let batches = streamed.take_all().map_err(|error| PipelineError::Row { at, error })?;
-        streamed.handed_on |= !batches.is_empty();
-        for (table, batch) in batches {
-            self.send(table, Some(xid), batch).await?;
+        let taken = streamed.take_all().map_err(|error| PipelineError::Row { at, error })?;
+        streamed.handed_on |= !taken.is_empty();
+        for (table, load) in taken {
+            self.send(table, Some(xid), load).await?;
         }
         Ok(())
     }
@@ -78,23 +106,23 @@ impl Follow {
     /// Sends everything pending to `land` with the order to commit it, and behind that what the open transaction has brought so
     /// far: a commit sits on a transaction's end (B1), and yet a long transaction holds nobody else up.
     pub(super) async fn flush(&mut self) -> Result<(), PipelineError> {
-        for (table, batch) in self.flush_ended().await? {
-            self.send(table, None, batch).await?;
+        for (table, load) in self.flush_ended().await? {
+            self.send(table, None, load).await?;
         }
         Ok(())
     }
 
-    /// [`Self::flush`] without the open transaction's rows, which are returned.
-    pub(super) async fn flush_ended(&mut self) -> Result<Vec<(usize, PartitionBatch)>, PipelineError> {
+    /// [`Self::flush`] without what the open transaction has brought, which is returned.
+    pub(super) async fn flush_ended(&mut self) -> Result<Vec<(usize, Load)>, PipelineError> {
         let mut rest = Vec::new();
         if !self.progress.has_pending() {
             return Ok(rest);
         }
         for table in 0..self.tables.len() {
-            let Cut { ended, arriving } = self.cut(table)?;
-            rest.extend(arriving.into_iter().map(|batch| (table, batch)));
-            for batch in ended {
-                self.send(table, None, batch).await?;
+            let Cut { ended, arriving, ended_changes, arriving_changes } = self.cut_for_a_commit(table)?;
+            rest.extend(loads(arriving, arriving_changes).map(|load| (table, load)));
+            for load in loads(ended, ended_changes) {
+                self.send(table, None, load).await?;
             }
         }
         let at: Lsn = self.progress.pending_end;
@@ -107,13 +135,10 @@ impl Follow {
         self.tables.iter().map(|table| table.buffer.bytes()).sum::<usize>() + self.in_progress.held_bytes()
     }
 
-    fn take_full(&mut self, table: usize) -> Result<Option<PartitionBatch>, PipelineError> {
-        let at = self.progress.sent_to;
+    fn take_full(&mut self, table: usize) -> Result<Option<Load>, PipelineError> {
+        let (at, batch_bytes) = (self.progress.sent_to, self.limits.batch_bytes);
         let Some(following) = self.tables.get_mut(table) else { return Ok(None) };
-        following
-            .buffer
-            .take_full(BATCH_ROWS, self.limits.batch_bytes)
-            .map_err(|error| PipelineError::Row { at, error })
+        full_load(&mut following.buffer, batch_bytes).map_err(|error| PipelineError::Row { at, error })
     }
 
     /// Empties a table's own buffer.
@@ -123,14 +148,19 @@ impl Follow {
         following.buffer.cut().map_err(|error| PipelineError::Row { at, error })
     }
 
-    /// Hands rows on: for the next commit, or for a transaction in progress.
-    pub(super) async fn send(
-        &mut self,
-        table: usize,
-        xid: Option<u32>,
-        batch: PartitionBatch,
-    ) -> Result<(), PipelineError> {
-        self.command(LandCommand::Rows { table, xid, batch }).await
+    fn cut_for_a_commit(&mut self, table: usize) -> Result<Cut, PipelineError> {
+        let at = self.progress.sent_to;
+        let Some(following) = self.tables.get_mut(table) else { return Ok(Cut::default()) };
+        following.buffer.cut_for_a_commit().map_err(|error| PipelineError::Row { at, error })
+    }
+
+    /// Hands rows or changes on: for the next commit, or for a transaction in progress.
+    pub(super) async fn send(&mut self, table: usize, xid: Option<u32>, load: Load) -> Result<(), PipelineError> {
+        let command = match load {
+            Load::Rows(batch) => LandCommand::Rows { table, xid, batch },
+            Load::Changes(batch) => LandCommand::Changes { table, xid, batch },
+        };
+        self.command(command).await
     }
 
     pub(super) async fn command(&mut self, command: LandCommand) -> Result<(), PipelineError> {

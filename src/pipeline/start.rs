@@ -14,7 +14,7 @@ use super::transaction::Progress as StreamProgress;
 use super::{PipelineError, Running, Totals, Until};
 use crate::base::Lsn;
 use crate::buffer::TableBuffer;
-use crate::config::{OnError, Pipeline, TableSection};
+use crate::config::{OnError, OnTruncate, Pipeline, TableSection};
 use crate::connect::{self, Settings};
 use crate::lake::{Acknowledgements, Finding, FindingKind, LakeLocation, Patience, finding_positions, record_finding};
 use crate::ops::tasks::Stages;
@@ -228,6 +228,7 @@ fn wire(
         recorded: landing.recorded(),
         parked: landing.is_parked(),
         may_park: section.on_error == OnError::Park,
+        may_be_emptied: section.truncate == OnTruncate::Apply,
         described: 0,
     });
     let oids = source.tables.iter().map(|(oid, shape)| (*oid, shape.table.clone())).collect();

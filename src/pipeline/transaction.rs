@@ -1,6 +1,7 @@
 //! Where the stream stands: inside which transaction, with what buffered, and up to where it is on its way to the lake.
 
 use crate::base::Lsn;
+use crate::buffer::Transaction;
 use std::time::{Duration, Instant};
 
 /// The whole transaction whose rows are arriving.
@@ -8,11 +9,21 @@ use std::time::{Duration, Instant};
 pub(super) struct OpenTransaction {
     /// LSN of its commit record, from BEGIN.
     pub(super) commit_lsn: Lsn,
+    /// When it commits, from BEGIN.
+    pub(super) commit_time_micros: i64,
+    pub(super) xid: u32,
     /// The operator asked to step over it.
     pub(super) skipped: bool,
 }
 
-/// Rows that no flush has taken yet.
+impl OpenTransaction {
+    /// What its changes remember of it.
+    pub(super) fn origin(&self) -> Transaction {
+        Transaction { xid: self.xid, commit_lsn: self.commit_lsn, commit_time_micros: self.commit_time_micros }
+    }
+}
+
+/// Rows and changes that no flush has taken yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) rows: u64,
@@ -20,6 +31,10 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// When the first of them arrived.
     pub(super) since: Option<Instant>,
+    /// Some of them are changes, and not only new rows.
+    pub(super) changes: bool,
+    /// Some of them were streamed while their transaction was in progress.
+    pub(super) streamed: bool,
 }
 
 /// The stage's bookkeeping of positions; it holds no rows.
@@ -56,6 +71,13 @@ impl Progress {
         self.arriving.bytes += bytes as u64;
     }
 
+    /// One change arrived, of so many bytes on the wire.
+    #[inline]
+    pub(super) fn change(&mut self, bytes: usize) {
+        self.row(bytes);
+        self.arriving.changes = true;
+    }
+
     /// The open transaction ended at `end`.
     pub(super) fn transaction_ended(&mut self, end: Lsn) {
         self.open = None;
@@ -65,7 +87,7 @@ impl Progress {
 
     /// A transaction that was streamed while it was in progress committed; its age counts from here.
     pub(super) fn streamed_ended(&mut self, end: Lsn, rows: u64, bytes: u64) {
-        self.pend(end, Tally { rows, bytes, since: Some(Instant::now()) });
+        self.pend(end, Tally { rows, bytes, since: Some(Instant::now()), changes: false, streamed: true });
     }
 
     fn pend(&mut self, end: Lsn, arrived: Tally) {
@@ -73,6 +95,8 @@ impl Progress {
             self.pending.rows += arrived.rows;
             self.pending.bytes += arrived.bytes;
             self.pending.since = self.pending.since.or(arrived.since);
+            self.pending.changes |= arrived.changes;
+            self.pending.streamed |= arrived.streamed;
             self.pending_end = end;
         }
     }
@@ -88,6 +112,16 @@ impl Progress {
     /// Whether rows of whole transactions wait for a flush.
     pub(super) fn has_pending(&self) -> bool {
         self.pending.rows > 0
+    }
+
+    /// Whether changes wait for a flush.
+    pub(super) fn has_pending_changes(&self) -> bool {
+        self.pending.changes
+    }
+
+    /// Whether rows wait for a flush that were streamed while their transaction was in progress.
+    pub(super) fn has_pending_streamed(&self) -> bool {
+        self.pending.streamed
     }
 
     /// Whether they should wait no longer.
@@ -144,7 +178,7 @@ mod tests {
     use super::*;
 
     fn open(commit_lsn: u64) -> Option<OpenTransaction> {
-        Some(OpenTransaction { commit_lsn: Lsn(commit_lsn), skipped: false })
+        Some(OpenTransaction { commit_lsn: Lsn(commit_lsn), commit_time_micros: 0, xid: 7, skipped: false })
     }
 
     #[test]
@@ -200,5 +234,18 @@ mod tests {
         progress.streamed_ended(Lsn(3), 0, 0);
         assert!(!progress.has_pending());
         assert!(!progress.flush_is_due(0, Duration::ZERO, Instant::now()));
+    }
+
+    #[test]
+    fn a_flush_knows_what_it_takes() {
+        let mut progress = Progress { open: open(1), ..Progress::default() };
+        progress.change(5);
+        assert!(!progress.has_pending_changes(), "the transaction has not ended");
+        progress.transaction_ended(Lsn(2));
+        assert!(progress.has_pending() && progress.has_pending_changes() && !progress.has_pending_streamed());
+        progress.streamed_ended(Lsn(3), 1, 9);
+        assert!(progress.has_pending_changes() && progress.has_pending_streamed());
+        progress.flushed();
+        assert!(!progress.has_pending_changes() && !progress.has_pending_streamed());
     }
 }

@@ -18,6 +18,7 @@ mod bounds;
 mod cron;
 mod error;
 mod headroom;
+mod identity;
 mod install;
 mod leaves;
 mod message;

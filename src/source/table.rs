@@ -1,5 +1,6 @@
 //! A configured table: from the catalog to a [`TableShape`], or to the definite error that says what to mend.
 
+use super::identity::{Identity, identity};
 use super::read::{field, letter, read};
 use super::{SourceError, qualified, suggest};
 use crate::base::{ColumnType, PartitionBy, SourceColumn, TableName, TableShape};
@@ -89,10 +90,13 @@ pub async fn table(client: &Client, rules: &TableRules, generated_published: boo
         Some(strategy) => Some(Partitioning { strategy, key: field(&relation, "partition_key")? }),
         None => None,
     };
+    let mut shape = shape(rules, columns, &key)?;
+    let Identity { columns, is_ambiguous } = identity(client, oid, &shape.columns, &shape.key).await?;
+    (shape.identity, shape.identity_is_ambiguous) = (columns, is_ambiguous);
     Ok(TableFacts {
         oid,
         owner: field(&relation, "owner")?,
-        shape: shape(rules, columns, &key)?,
+        shape,
         replica_identity: ReplicaIdentity::from_letter(letter(&relation, "identity")?),
         partitioning,
         row_security_enabled: field(&relation, "row_security")?,
@@ -221,10 +225,10 @@ fn shape(rules: &TableRules, mut columns: Vec<SourceColumn>, key: &[String]) -> 
         columns.iter().position(|column| column.name == *name).ok_or_else(unpublished)
     };
     let key = key.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    let identity = key.clone();
     Ok(TableShape {
         table: table.clone(),
-        identity,
+        identity: key.clone(),
+        identity_is_ambiguous: false,
         partition_column,
         partition_by: rules.partition_by,
         time_zone: rules.time_zone,
