@@ -24,6 +24,7 @@ mod governor;
 mod in_progress;
 #[cfg(test)]
 mod in_progress_test;
+mod inflow;
 mod land;
 mod landing;
 mod limits;

@@ -101,7 +101,7 @@ mod upload_test;
 mod writer_test;
 
 pub use acknowledgement::{Acknowledgement, Acknowledgements};
-pub use apply::{ChangeSpool, Landed, Rewriter, Segment, StreamedCommit};
+pub use apply::{ChangeSpool, Figures, Landed, Rewriter, Segment, StreamedCommit};
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::{LakeError, StoreFault};
 pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};

@@ -113,7 +113,7 @@ impl TableWriter {
     }
 
     /// A file that [`Self::finish`] handed out will not be committed after all.
-    pub(super) async fn give_up(&mut self, file: StagedFile) {
+    pub async fn give_up(&mut self, file: StagedFile) {
         self.staging.supersede(Path::from(file.path)).await;
     }
 

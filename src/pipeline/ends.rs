@@ -1,12 +1,13 @@
 //! Both ends before anything moves: what cannot end well is refused with its remedy (W2).
 
 use super::PipelineError;
+use super::inflow::Inflow;
 use super::landing::Landing;
 use super::limits::Limits;
 use crate::base::TableShape;
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::Settings;
-use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, TableWriter, WriterOptions};
+use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, Rewriter, TableWriter, WriterOptions};
 use crate::source::{self, PublicationFacts, SlotFacts, TableRules};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,12 @@ pub(super) async fn open_lake(
         let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
         let patience = patience(section);
         let writer = TableWriter::new(&table, options, patience.clone())?;
-        landings.push(Landing::new(section.name.clone(), table, writer, may_park, patience, differs));
+        let whole = Inflow::new(writer, limits.changes_bytes);
+        let rewriter = Rewriter {
+            writer: WriterOptions { memory_limit_bytes: limits.writer_bytes / 2, ..options },
+            round_bytes: limits.changes_bytes,
+        };
+        landings.push(Landing::new(section.name.clone(), table, whole, rewriter, may_park, patience, differs));
     }
     Ok(landings)
 }

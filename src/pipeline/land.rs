@@ -168,9 +168,9 @@ impl Land {
     async fn keep_within_memory(&mut self) -> Result<(), PipelineError> {
         let total = |tables: &[Landing]| tables.iter().map(Landing::memory_bytes).sum::<usize>();
         while total(&self.tables) > self.memory_limit_bytes {
-            let largest = self.tables.iter_mut().max_by_key(|landing| landing.largest_writer_bytes());
+            let largest = self.tables.iter_mut().max_by_key(|landing| landing.largest_inflow_bytes());
             let Some(landing) = largest else { break };
-            if !landing.close_largest().await? {
+            if !landing.relieve_largest().await? {
                 break;
             }
         }

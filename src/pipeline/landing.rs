@@ -1,28 +1,31 @@
 //! The lake side of one table: its open files, those of transactions in progress, and its commits.
 
 use super::PipelineError;
+use super::inflow::{Inflow, discard};
 use crate::base::{Classify, Lsn, RetryClass, TableName, XidSet};
 use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
 use crate::lake::{
-    Finding, FindingKind, LakeError, LakeLocation, LakeTable, Patience, StagedFile, TableWriter, record_finding,
-    remove_orphans,
+    Figures, Finding, FindingKind, LakeError, LakeLocation, LakeTable, Landed, Patience, Rewriter, Segment, StagedFile,
+    StreamedCommit, TableWriter, record_finding, remove_orphans,
 };
+use crate::ops::fail_points;
 use std::collections::HashMap;
-use std::time::Duration;
-
-/// How long removing the files of a transaction may take; what is left is found at a later start.
-const DISCARD_PATIENCE: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// The lake side of one table.
 pub(super) struct Landing {
     name: TableName,
     table: LakeTable,
-    /// Rows of whole transactions.
-    writer: TableWriter,
-    /// Rows of each transaction in progress.
-    in_progress: HashMap<u32, TableWriter>,
-    /// Files of transactions that committed since the last commit here.
+    /// What rewriting rows may take.
+    rewriter: Rewriter,
+    /// Rows and changes of whole transactions.
+    whole: Inflow,
+    /// Those of each transaction in progress.
+    in_progress: HashMap<u32, Inflow>,
+    /// Files of transactions without changes that committed since the last commit here.
     joined: Vec<StagedFile>,
+    /// A transaction with changes that committed: the next commit takes nothing else.
+    changed: Option<Segment>,
     /// The writers that they came from, until the commit is known to have landed: before that, no file of theirs may be removed.
     finished: Vec<TableWriter>,
     dirty: bool,
@@ -42,7 +45,8 @@ impl Landing {
     pub(super) fn new(
         name: TableName,
         table: LakeTable,
-        writer: TableWriter,
+        whole: Inflow,
+        rewriter: Rewriter,
         may_park: bool,
         patience: Patience,
         failure: Option<LakeError>,
@@ -50,9 +54,11 @@ impl Landing {
         Self {
             name,
             table,
-            writer,
+            whole,
+            rewriter,
             in_progress: HashMap::new(),
             joined: Vec::new(),
+            changed: None,
             finished: Vec::new(),
             dirty: false,
             failure,
@@ -86,25 +92,25 @@ impl Landing {
         self.dirty
     }
 
-    /// Memory of all its writers.
+    /// Memory of all that flows in.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.writers().map(TableWriter::memory_bytes).sum()
+        self.inflows().map(Inflow::memory_bytes).sum()
     }
 
-    pub(super) fn largest_writer_bytes(&self) -> usize {
-        self.writers().map(TableWriter::memory_bytes).max().unwrap_or(0)
+    pub(super) fn largest_inflow_bytes(&self) -> usize {
+        self.inflows().map(Inflow::memory_bytes).max().unwrap_or(0)
     }
 
-    fn writers(&self) -> impl Iterator<Item = &TableWriter> {
-        std::iter::once(&self.writer).chain(self.in_progress.values())
+    fn inflows(&self) -> impl Iterator<Item = &Inflow> {
+        std::iter::once(&self.whole).chain(self.in_progress.values())
     }
 
-    /// Closes the largest open file of the writer that holds most.
-    pub(super) async fn close_largest(&mut self) -> Result<bool, PipelineError> {
-        let writers = std::iter::once(&mut self.writer).chain(self.in_progress.values_mut());
-        match writers.max_by_key(|writer| writer.memory_bytes()) {
-            Some(writer) => {
-                let relieved = writer.relieve().await;
+    /// Moves a part of what holds most to the store.
+    pub(super) async fn relieve_largest(&mut self) -> Result<bool, PipelineError> {
+        let inflows = std::iter::once(&mut self.whole).chain(self.in_progress.values_mut());
+        match inflows.max_by_key(|inflow| inflow.memory_bytes()) {
+            Some(inflow) => {
+                let relieved = inflow.relieve().await;
                 Ok(self.or_at_the_commit(relieved)?.unwrap_or(false))
             }
             None => Ok(false),
@@ -116,44 +122,54 @@ impl Landing {
         if self.takes_no_rows() {
             return Ok(());
         }
-        let writer = match xid {
-            None => {
-                self.dirty = true;
-                &mut self.writer
-            }
-            Some(xid) => self.in_progress.entry(xid).or_insert_with(|| self.writer.another()),
-        };
-        let written = writer.write(batch).await;
+        let written = self.inflow(xid).writer.write(batch).await;
         self.or_at_the_commit(written).map(|_| ())
     }
 
     /// Takes changes for the next commit, or of a transaction in progress.
-    // TODO: lake::ChangeSpool takes them here; until then nothing may be lost in silence.
-    pub(super) async fn write_changes(&mut self, _xid: Option<u32>, _batch: ChangeBatch) -> Result<(), PipelineError> {
+    pub(super) async fn write_changes(&mut self, xid: Option<u32>, batch: ChangeBatch) -> Result<(), PipelineError> {
         if self.takes_no_rows() {
             return Ok(());
         }
-        Err(PipelineError::StageGone { stage: "land" })
+        let written = self.inflow(xid).changes.push(batch).await;
+        self.or_at_the_commit(written).map(|_| ())
+    }
+
+    fn inflow(&mut self, xid: Option<u32>) -> &mut Inflow {
+        match xid {
+            None => {
+                self.dirty = true;
+                &mut self.whole
+            }
+            Some(xid) => self.in_progress.entry(xid).or_insert_with(|| self.whole.another()),
+        }
     }
 
     /// A transaction in progress committed.
-    // TODO: its changes in lake::ChangeSpool, without those of `aborted`, join as well; `by` is what they were not told yet.
     pub(super) async fn join(
         &mut self,
         by: Transaction,
         aborted: &XidSet,
         excluded: bool,
     ) -> Result<(), PipelineError> {
-        let Some(mut writer) = self.in_progress.remove(&by.xid) else { return Ok(()) };
+        let Some(mut inflow) = self.in_progress.remove(&by.xid) else { return Ok(()) };
         if excluded || self.takes_no_rows() {
-            discard(writer).await;
+            inflow.discard().await;
             return Ok(());
         }
-        let finished = writer.finish_without(aborted).await;
+        let finished = inflow.writer.finish_without(aborted).await;
         let Some(files) = self.or_at_the_commit(finished)? else { return Ok(()) };
+        let Inflow { writer, changes, .. } = inflow;
         self.finished.push(writer);
-        self.dirty |= !files.is_empty();
-        self.joined.extend(files);
+        if changes.is_empty() {
+            self.dirty |= !files.is_empty();
+            self.joined.extend(files);
+            return Ok(());
+        }
+        let commit = StreamedCommit { commit_lsn: by.commit_lsn, commit_time_micros: by.commit_time_micros };
+        let (table, aborted) = (self.name.clone(), aborted.clone());
+        self.changed = Some(Segment { table, files, changes, aborted, commit: Some(commit) });
+        self.dirty = true;
         Ok(())
     }
 
@@ -187,8 +203,8 @@ impl Landing {
 
     /// A transaction in progress was rolled back.
     pub(super) async fn forget(&mut self, xid: u32) {
-        if let Some(writer) = self.in_progress.remove(&xid) {
-            discard(writer).await;
+        if let Some(inflow) = self.in_progress.remove(&xid) {
+            inflow.discard().await;
         }
     }
 
@@ -222,16 +238,49 @@ impl Landing {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        self.joined.extend(self.writer.finish().await?);
-        let rows = self.joined.iter().map(StagedFile::rows).sum();
-        self.table.land(&self.joined, at, &self.patience).await?;
-        self.writer.committed(&self.table).await;
+        let files = self.whole.writer.finish().await?;
+        let rows = match self.segment(files) {
+            None => {
+                self.table.land(&self.joined, at, &self.patience).await?;
+                self.joined.iter().map(StagedFile::rows).sum()
+            }
+            Some(segment) => self.land_changes(segment, at).await?,
+        };
+        self.whole.writer.committed(&self.table).await;
         for mut writer in self.finished.drain(..) {
             writer.committed(&self.table).await;
             discard(writer).await;
         }
         self.joined.clear();
         (self.dirty, self.landed) = (false, true);
+        Ok(rows)
+    }
+
+    /// What the next commit takes besides `joined`, if rows changed; `files` join otherwise.
+    fn segment(&mut self, files: Vec<StagedFile>) -> Option<Segment> {
+        if self.changed.is_none() && !self.whole.changes.is_empty() {
+            let changes = self.whole.take_changes();
+            let (table, aborted) = (self.name.clone(), XidSet::default());
+            return Some(Segment { table, files, changes, aborted, commit: None });
+        }
+        self.joined.extend(files);
+        self.changed.take()
+    }
+
+    async fn land_changes(&mut self, segment: Segment, at: Lsn) -> Result<u64, LakeError> {
+        let started = Instant::now();
+        let landed = self.table.land_changes(segment, &self.joined, &self.rewriter, at, &self.patience).await?;
+        let Landed { rows, figures, superseded, changes } = landed;
+        let Figures { files, bytes, rows: changed, unmatched, moved } = figures;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(table = %self.name, changed, files, bytes, moved, unmatched, seconds, "rewrote the files of changed rows");
+        fail_points::reach("apply.before_cleanup");
+        for file in superseded {
+            self.whole.writer.give_up(file).await;
+        }
+        if let Err(error) = changes.discard().await {
+            tracing::debug!(%error, "spooled changes are removed at a later start");
+        }
         Ok(rows)
     }
 
@@ -264,10 +313,11 @@ impl Landing {
         self.joined.clear();
         self.finished.clear();
         (self.dirty, self.failure) = (false, None);
-        let another = self.writer.another();
-        discard(std::mem::replace(&mut self.writer, another)).await;
-        for (_, writer) in self.in_progress.drain() {
-            discard(writer).await;
+        self.changed = None;
+        let another = self.whole.another();
+        std::mem::replace(&mut self.whole, another).discard().await;
+        for (_, inflow) in self.in_progress.drain() {
+            inflow.discard().await;
         }
         Ok(())
     }
@@ -292,19 +342,10 @@ impl Landing {
 
     /// Removes what no commit names, and waits for a checkpoint on its way.
     pub(super) async fn close(self) {
-        discard(self.writer).await;
-        for (_, writer) in self.in_progress {
-            discard(writer).await;
+        self.whole.discard().await;
+        for (_, inflow) in self.in_progress {
+            inflow.discard().await;
         }
         self.table.close().await;
-    }
-}
-
-/// An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
-async fn discard(writer: TableWriter) {
-    match tokio::time::timeout(DISCARD_PATIENCE, writer.discard()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::info!(%error, "files that no commit names are left to the next start"),
-        Err(_) => tracing::info!("files that no commit names are left to the next start: removing them took too long"),
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Limits {
     pub(super) builder_bytes: usize,
     /// Open Parquet files of all tables together.
     pub(super) writer_bytes: usize,
+    /// Changes of one table that wait in memory for their flush, and those that are applied together; out of `writer_bytes`.
+    pub(super) changes_bytes: usize,
 }
 
 /// The age of a flush while the slot's headroom is nearly gone; sooner would make a commit of every transaction, and the
@@ -62,6 +64,7 @@ impl Limits {
             batch_bytes: BATCH_MAX_BYTES.min(rows / 32),
             builder_bytes: rows / 8,
             writer_bytes: rows / 4,
+            changes_bytes: rows / 16,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::lake::writer::{TableWriter, WriterOptions};
 use crate::ops::fail_points;
 use std::sync::Arc;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 /// What a rewrite may take.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,9 @@ impl LakeTable {
         at: Lsn,
         patience: &Patience,
     ) -> Result<Landed, LakeError> {
+        // One rewrite at a time: what it holds in memory is budgeted once.
+        static TURN: Semaphore = Semaphore::const_new(1);
+        let _turn = TURN.acquire().await;
         let lock = TableLock::acquire(self, "rewrite", patience).await?;
         fail_points::reach("lock.after_acquire");
         let segment = Arc::new(segment);

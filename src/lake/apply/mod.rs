@@ -35,6 +35,7 @@ mod walk;
 mod apply_test;
 
 pub use land::{Landed, Rewriter};
+pub use plan::Figures;
 pub use spool::ChangeSpool;
 pub(super) use spool::leftover_changes;
 
