@@ -147,8 +147,12 @@ impl ChangeSpool {
     /// # Errors
     /// What the store says; what it left is removed after a later process's first commit.
     pub async fn discard(self) -> Result<(), LakeError> {
-        let paths = self.spooled.iter().flat_map(|spooled| std::iter::once(&spooled.keys).chain(&spooled.patches));
-        remove_all(&self.target.store, &self.target.location, paths).await
+        let mut paths: Vec<Path> = Vec::with_capacity(self.spooled.len());
+        for Spooled { keys, patches, .. } in self.spooled {
+            paths.push(keys);
+            paths.extend(patches);
+        }
+        remove_all(&self.target.store, &self.target.location, paths.iter()).await
     }
 }
 
