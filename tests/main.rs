@@ -11,6 +11,7 @@
     unreachable_pub
 )]
 
+mod changes;
 mod connection;
 mod control;
 mod crashes;
