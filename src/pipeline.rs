@@ -24,6 +24,8 @@ mod governor;
 mod in_progress;
 #[cfg(test)]
 mod in_progress_test;
+#[cfg(test)]
+mod lake_model_test;
 mod land;
 mod landing;
 mod limits;
