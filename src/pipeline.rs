@@ -25,6 +25,8 @@ mod in_progress;
 #[cfg(test)]
 mod in_progress_test;
 mod inflow;
+#[cfg(test)]
+mod lake_model_test;
 mod land;
 mod landing;
 mod limits;

@@ -111,6 +111,54 @@ async fn shapes_are_what_the_catalog_says() {
     leaves_and_rows(&client, &facts).await;
 }
 
+/// What names a row in an UPDATE or DELETE; the root's own setting does not reach its leaves.
+#[tokio::test]
+async fn identities_are_what_the_leaves_say() {
+    let (_cluster, client) = cluster().await;
+    client
+        .batch_execute(
+            "CREATE TABLE public.plain (id int8 PRIMARY KEY, day date NOT NULL, number int4 NOT NULL);
+             CREATE TABLE public.event (id int8, day date, number int4 NOT NULL, PRIMARY KEY (id, day))
+                 PARTITION BY RANGE (day);
+             CREATE UNIQUE INDEX event_number ON public.event (number, day) INCLUDE (id);
+             CREATE TABLE public.event_1 PARTITION OF public.event FOR VALUES FROM ('2026-01-01') TO ('2026-01-02');
+             CREATE TABLE public.event_2 PARTITION OF public.event DEFAULT;",
+        )
+        .await
+        .unwrap();
+    let cases = [
+        ("plain", "", vec![0], false),
+        (
+            "plain",
+            "CREATE UNIQUE INDEX by_number ON public.plain (number, id);
+                   ALTER TABLE public.plain REPLICA IDENTITY USING INDEX by_number",
+            vec![2, 0],
+            false,
+        ),
+        ("plain", "ALTER TABLE public.plain REPLICA IDENTITY FULL", vec![0], false),
+        ("event", "", vec![0, 1], false),
+        ("event", "ALTER TABLE public.event REPLICA IDENTITY USING INDEX event_number", vec![0, 1], false),
+        (
+            "event",
+            "ALTER TABLE public.event_1 REPLICA IDENTITY USING INDEX event_1_number_day_id_idx",
+            vec![0, 1],
+            true,
+        ),
+        ("event", "ALTER TABLE public.event_2 REPLICA IDENTITY FULL", vec![2, 1], false),
+        (
+            "event",
+            "ALTER TABLE public.event_2 REPLICA IDENTITY USING INDEX event_2_number_day_id_idx",
+            vec![2, 1],
+            false,
+        ),
+    ];
+    for (table, sql, identity, is_ambiguous) in cases {
+        client.batch_execute(sql).await.unwrap();
+        let shape = source::table(&client, &rules("public", table, "day"), false).await.unwrap().shape;
+        assert_eq!((shape.identity, shape.identity_is_ambiguous), (identity, is_ambiguous), "{sql}");
+    }
+}
+
 async fn leaves_and_rows(client: &Client, facts: &TableFacts) {
     let leaves = source::leaves(client, facts.oid).await.unwrap();
     let found: Vec<(&str, BoundAlignment)> = leaves

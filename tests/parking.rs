@@ -79,14 +79,14 @@ async fn parks(statements: &str) {
 
 #[tokio::test]
 async fn a_table_that_may_stand_still_parks_at_a_whole_transaction_that_it_cannot_take() {
-    let update = format!("BEGIN;\n{}UPDATE public.security_event SET type = 'x';\nCOMMIT;\n", load::hook_results(1, 1));
-    parks(&update).await;
+    let truncate = format!("BEGIN;\n{}TRUNCATE public.security_event;\nCOMMIT;\n", load::hook_results(1, 1));
+    parks(&truncate).await;
 }
 
 #[tokio::test]
 async fn a_table_that_may_stand_still_parks_at_a_streamed_transaction_that_it_cannot_take() {
     let streamed = load::events(3_000, 2) + &load::hook_results(2_000, 2);
-    parks(&format!("BEGIN;\n{streamed}UPDATE public.security_event SET type = 'x';\n{streamed}COMMIT;\n")).await;
+    parks(&format!("BEGIN;\n{streamed}TRUNCATE public.security_event;\n{streamed}COMMIT;\n")).await;
 }
 
 /// What cannot be taken is rolled back: nobody stands still.
@@ -94,10 +94,10 @@ async fn a_table_that_may_stand_still_parks_at_a_streamed_transaction_that_it_ca
 async fn what_is_rolled_back_parks_nobody_and_stops_nothing() {
     let site = site("stop").await;
     let run = start(&site, &[]).await;
-    let update = "UPDATE public.security_event SET type = 'x';\n";
+    let truncate = "TRUNCATE public.security_event;\n";
     let rows = load::events(3_000, 2);
-    site.sql(&format!("BEGIN;\n{rows}SAVEPOINT a;\n{update}{rows}ROLLBACK TO a;\n{rows}COMMIT;\n")).await;
-    site.sql(&format!("BEGIN;\n{rows}{update}ROLLBACK;\n")).await;
+    site.sql(&format!("BEGIN;\n{rows}SAVEPOINT a;\n{truncate}{rows}ROLLBACK TO a;\n{rows}COMMIT;\n")).await;
+    site.sql(&format!("BEGIN;\n{rows}{truncate}ROLLBACK;\n")).await;
     wait_until_acknowledged(&site).await;
     end(run).await;
     assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 6_000);
@@ -111,13 +111,13 @@ async fn a_transaction_is_stepped_over_when_the_operator_says_so() {
         let site = site("stop").await;
         site.insert_events(7, 1).await;
         let more = if streamed { load::events(3_000, 2) } else { String::new() };
-        site.sql(&format!("BEGIN;\n{more}UPDATE public.security_event SET type = 'x';\nCOMMIT;\n")).await;
+        site.sql(&format!("BEGIN;\n{more}TRUNCATE public.security_event;\nCOMMIT;\n")).await;
         site.insert_events(5, 1).await;
-        let refused = site.lakebed(&["run", "--until-caught-up"]).await.refused(1, &["UPDATE", "lakebed skip"]);
+        let refused = site.lakebed(&["run", "--until-caught-up"]).await.refused(1, &["TRUNCATE", "lakebed skip"]);
         let (_, after) = refused.stderr.rsplit_once("commits at WAL position ").unwrap();
         let lsn = after.split([' ', ':', ';', ',']).next().unwrap().to_owned();
         site.wait_for(INACTIVE).await;
-        site.lakebed(&["skip", "--lsn", &lsn, "--reason", "the update was a mistake"]).await.succeeded();
+        site.lakebed(&["skip", "--lsn", &lsn, "--reason", "it was a mistake"]).await.succeeded();
         let run = site.lakebed(&["run", "--until-caught-up"]).await.allowing(&["stepped over a transaction"]);
         let run = run.succeeded();
         assert!(run.stderr.contains("stepped over a transaction"), "{}", run.stderr);

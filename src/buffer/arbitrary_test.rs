@@ -3,9 +3,10 @@
 use super::table_buffer_test::{bound, relation, whole};
 use super::values_test::{VALUES, every_type};
 use super::*;
-use crate::base::ColumnType;
+use crate::base::{ColumnType, Runs};
 use crate::decode::mutate::{Mutation, mutate, mutations};
 use crate::decode::{Datum, Message, encode, parse};
+use deltalake::arrow::array::{AsArray, types::UInt8Type};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -56,14 +57,42 @@ fn datum<'a>(column: usize, cell: &'a Cell) -> Datum<'a> {
     }
 }
 
-/// An Insert as it stands in a stream of transactions in progress, or outside of one.
-fn insert(cells: &[Cell], xid: Option<u32>) -> Vec<u8> {
+/// What a message says about the row.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Insert,
+    Update,
+    /// With the identity, every other column NULL.
+    UpdateOfKey,
+    /// With the whole old row, which is the new one.
+    UpdateOfFull,
+    Delete,
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    proptest::sample::select(vec![Kind::Insert, Kind::Update, Kind::UpdateOfKey, Kind::UpdateOfFull, Kind::Delete])
+}
+
+/// A message as it stands in a stream of transactions in progress, or outside of one.
+fn frame(kind: Kind, cells: &[Cell], xid: Option<u32>) -> Vec<u8> {
     let columns: Vec<Datum<'_>> = cells.iter().enumerate().map(|(column, cell)| datum(column, cell)).collect();
-    let mut frame = encode::insert(1, &columns);
+    let mut key = vec![Datum::Null; columns.len()];
+    key[0] = columns[0];
+    let mut frame = match kind {
+        Kind::Insert => encode::insert(1, &columns),
+        Kind::Update => encode::update(1, None, &columns),
+        Kind::UpdateOfKey => encode::update(1, Some((b'K', &key)), &columns),
+        Kind::UpdateOfFull => encode::update(1, Some((b'O', &columns)), &columns),
+        Kind::Delete => encode::delete(1, (b'K', &key)),
+    };
     if let Some(xid) = xid {
         frame.splice(1..1, xid.to_be_bytes());
     }
     frame
+}
+
+fn insert(cells: &[Cell], xid: Option<u32>) -> Vec<u8> {
+    frame(Kind::Insert, cells, xid)
 }
 
 fn holds_no_cell(error: &BufferError) {
@@ -71,13 +100,14 @@ fn holds_no_cell(error: &BufferError) {
     assert!(!shown.contains("canary") && !error.to_string().contains('\n'), "{shown}");
 }
 
-/// Takes the frame as the pipeline would. Whether a row was added.
+/// Takes the frame as the pipeline would. Whether it was taken.
 fn take(buffer: &mut TableBuffer, frame: &[u8], in_stream: bool) -> bool {
     let before = buffer.bytes();
+    let by = Transaction::in_progress(7);
     let outcome = match parse(frame, in_stream) {
         Ok(Message::Insert { xid, new, .. }) => buffer.append(&new, xid),
-        Ok(Message::Update { xid, new, .. }) => buffer.append(&new, xid),
-        Ok(Message::Delete { xid, old, .. }) => buffer.append(&old.tuple(), xid),
+        Ok(Message::Update { xid, old, new, .. }) => buffer.update(old.as_ref(), &new, &by, xid),
+        Ok(Message::Delete { xid, old, .. }) => buffer.delete(&old, &by, xid),
         Ok(Message::Relation { relation, .. }) => {
             match buffer.bind(&relation) {
                 Ok(()) => assert_eq!(relation.columns.len(), VALUES.len()),
@@ -87,15 +117,21 @@ fn take(buffer: &mut TableBuffer, frame: &[u8], in_stream: bool) -> bool {
         }
         Ok(_) | Err(_) => return false,
     };
-    let limit = OVERHEAD_BYTES + 8 * frame.len() + NUMERIC_TEXT_BYTES_MAX;
+    // The row, and its identity.
+    let limit = OVERHEAD_BYTES + 8 * frame.len() + 2 * NUMERIC_TEXT_BYTES_MAX;
     assert!(buffer.bytes() <= before + limit, "{} bytes of a frame of {}", buffer.bytes() - before, frame.len());
     outcome.as_ref().map_err(holds_no_cell).is_ok()
+}
+
+fn operations(changes: &ChangeBatch, operation: Operation) -> usize {
+    let column = changes.keys.column_by_name(change_batch::OPERATION).unwrap().as_primitive::<UInt8Type>();
+    column.values().iter().filter(|number| Operation::from_number(**number) == Some(operation)).count()
 }
 
 proptest! {
     #[test]
     fn d1_damaged_rows_are_taken_whole_or_refused_whole(
-        rows in vec((vec(cell(), VALUES.len()), any::<u32>(), prop_oneof![2 => Just(Vec::new()), 3 => mutations()]), 1..12),
+        rows in vec((kind(), vec(cell(), VALUES.len()), any::<u32>(), prop_oneof![2 => Just(Vec::new()), 3 => mutations()]), 1..12),
         in_stream: bool,
         damage in prop_oneof![3 => Just(Vec::new()), 1 => mutations()],
     ) {
@@ -104,16 +140,27 @@ proptest! {
         let mut buffer = bound(shape);
         take(&mut buffer, &mutate(encode::message(&described), &damage), in_stream);
         let mut taken = 0;
-        for (cells, xid, mutations) in &rows {
-            let frame = mutate(insert(cells, in_stream.then_some(*xid)), mutations);
+        for (kind, cells, xid, mutations) in &rows {
+            let frame = mutate(frame(*kind, cells, in_stream.then_some(*xid)), mutations);
             taken += u64::from(take(&mut buffer, &frame, in_stream));
-            prop_assert_eq!(buffer.rows(), taken);
         }
-        let batches = whole(&mut buffer);
-        prop_assert_eq!(batches.iter().map(|batch| batch.rows.num_rows() as u64).sum::<u64>(), taken);
-        for batch in &batches {
-            let tagged = batch.xids.as_ref().map(|xids| xids.iter().map(|(_, rows)| rows).sum::<u64>());
-            prop_assert_eq!(tagged, in_stream.then_some(batch.rows.num_rows() as u64));
+        buffer.end_transaction();
+        let cut = buffer.cut_for_a_commit().unwrap();
+        for batch in &cut.ended {
+            let rows = batch.rows.num_rows() as u64;
+            prop_assert_eq!(batch.xids.as_ref().map(Runs::rows), in_stream.then_some(rows));
+            prop_assert_eq!(batch.eras.as_ref().map_or(rows, Runs::rows), rows);
+        }
+        // Every row that a change brought along follows it; an UPDATE is counted once.
+        let counted = |changes: &ChangeBatch| (changes.len(), operations(changes, Operation::Update));
+        let changes: Vec<(usize, usize)> = cut.ended_changes.iter().map(counted).collect();
+        let rows = cut.ended.iter().map(|batch| batch.rows.num_rows()).sum::<usize>();
+        let (all, updates) = changes.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        prop_assert_eq!((rows + all - updates) as u64, taken);
+        for changes in &cut.ended_changes {
+            prop_assert_eq!(changes.patches.num_rows(), operations(changes, Operation::Patch));
+            let len = changes.len() as u64;
+            prop_assert_eq!(changes.xids.as_ref().map(Runs::rows), in_stream.then_some(len));
         }
         prop_assert_eq!((buffer.rows(), buffer.bytes()), (0, 0));
     }
@@ -122,7 +169,9 @@ proptest! {
     fn d1_arbitrary_bytes_never_harm_a_buffer(frames in vec(vec(any::<u8>(), 0..80), 1..6), in_stream: bool) {
         let mut buffer = bound(every_type());
         for frame in frames {
-            take(&mut buffer, &[&b"I"[..], &frame].concat(), in_stream);
+            for tag in [b"I", b"U", b"D"] {
+                take(&mut buffer, &[&tag[..], &frame].concat(), in_stream);
+            }
             take(&mut buffer, &frame, in_stream);
         }
         whole(&mut buffer);

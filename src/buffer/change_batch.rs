@@ -9,6 +9,7 @@ use deltalake::arrow::array::{AsArray, types::UInt8Type};
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::record_batch::RecordBatch;
 use std::ops::Range;
+use std::slice::from_ref;
 
 /// The change's number among the table's changes, UInt32; ascending.
 pub const ORDINAL: &str = "lakebed_ordinal";
@@ -135,7 +136,7 @@ impl ChangeBatch {
         let part = |from: [usize; 2], to: [usize; 2]| ChangeBatch {
             keys: self.keys.slice(from[0], to[0] - from[0]),
             patches: self.patches.slice(from[1], to[1] - from[1]),
-            xids: self.xids.as_ref().map(|xids| xids.of_rows(&[from[0] as u64..to[0] as u64])),
+            xids: self.xids.as_ref().map(|xids| xids.of_rows(from_ref(&(from[0] as u64..to[0] as u64)))),
         };
         let all = [self.keys.num_rows(), self.patches.num_rows()];
         (part([0, 0], [keys, patches]), part([keys, patches], all))

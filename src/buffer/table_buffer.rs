@@ -339,5 +339,5 @@ impl TableBuffer {
 
 /// The eras of a part of a batch's rows.
 fn part_of(eras: &Option<Runs>, rows: Range<usize>) -> Option<Runs> {
-    eras.as_ref().map(|eras| eras.of_rows(&[rows.start as u64..rows.end as u64]))
+    eras.as_ref().map(|eras| eras.of_rows(std::slice::from_ref(&(rows.start as u64..rows.end as u64))))
 }

@@ -61,7 +61,7 @@ pub(super) fn whole(buffer: &mut TableBuffer) -> Vec<PartitionBatch> {
     buffer.cut().unwrap().ended
 }
 
-fn timestamps() -> TableBuffer {
+pub(super) fn timestamps() -> TableBuffer {
     bound(shape(ColumnType::Timestamp, PartitionBy::Day, chrono_tz::UTC))
 }
 
@@ -72,7 +72,7 @@ pub(super) fn bound(shape: TableShape) -> TableBuffer {
     buffer
 }
 
-fn row(buffer: &mut TableBuffer, number: i32, note: &str, micros: i64) -> Result<(), BufferError> {
+pub(super) fn row(buffer: &mut TableBuffer, number: i32, note: &str, micros: i64) -> Result<(), BufferError> {
     let sent = (micros - DAYS_1970_TO_2000 * MICROS_PER_DAY).to_be_bytes();
     append(buffer, &[Datum::Binary(&number.to_be_bytes()), Datum::Text(note.as_bytes()), Datum::Binary(&sent)])
 }

@@ -52,8 +52,15 @@ impl TableBuffer {
         subxid: Option<u32>,
     ) -> Result<(), BufferError> {
         let taken = self.take_update(&Updated { new: *new, old: old.copied() }, by, subxid);
-        taken.map_err(|refusal| match (&refusal, old) {
-            (Refusal::Identity, Some(old)) => refusal.of_old_row(&self.shape, self.binding.as_ref(), &old.tuple()),
+        let is_of_old_row = |refusal: &Refusal| match refusal {
+            Refusal::Identity => true,
+            Refusal::ColumnCount => new.len() == self.shape.columns.len(),
+            _ => false,
+        };
+        taken.map_err(|refusal| match old {
+            Some(old) if is_of_old_row(&refusal) => {
+                refusal.of_old_row(&self.shape, self.binding.as_ref(), &old.tuple())
+            }
             _ => refusal.of_row(&self.shape, self.binding.as_ref(), new),
         })
     }

@@ -28,6 +28,17 @@ pub(crate) fn insert(relation_oid: u32, columns: &[Datum<'_>]) -> Vec<u8> {
     [&b"I"[..], &relation_oid.to_be_bytes(), b"N", &tuple(columns)].concat()
 }
 
+/// An Update outside of a stream; the old tuple is `K` (the identity) or `O` (the whole row).
+pub(crate) fn update(relation_oid: u32, old: Option<(u8, &[Datum<'_>])>, new: &[Datum<'_>]) -> Vec<u8> {
+    let old = old.map_or_else(Vec::new, |(kind, columns)| [&[kind][..], &tuple(columns)].concat());
+    [&b"U"[..], &relation_oid.to_be_bytes(), &old, b"N", &tuple(new)].concat()
+}
+
+/// A Delete outside of a stream.
+pub(crate) fn delete(relation_oid: u32, (kind, old): (u8, &[Datum<'_>])) -> Vec<u8> {
+    [&b"D"[..], &relation_oid.to_be_bytes(), &[kind], &tuple(old)].concat()
+}
+
 /// Any message.
 pub(crate) fn message(message: &Message<'_>) -> Vec<u8> {
     let mut out = Frame(Vec::new());

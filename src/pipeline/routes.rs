@@ -94,11 +94,6 @@ impl Routes {
         let publication = self.publication.clone();
         Refusal { table: None, cause: Cause::UnknownRelation { table, publication } }
     }
-
-    /// The configured table's name.
-    pub(super) fn name(&self, table: usize) -> Option<&TableName> {
-        self.tables.get(table)
-    }
 }
 
 #[cfg(test)]
