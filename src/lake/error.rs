@@ -57,9 +57,10 @@ pub enum LakeError {
         /// The column.
         column: String,
     },
-    /// A source column has the name of one of the lake's partition columns.
+    /// A source column has a name that the lake needs itself.
     #[error(
-        "column {column:?} of {table} has the name of a partition column of the lake; rename it or leave the table out"
+        "column {column:?} of {table} has a name that the lake keeps for itself (year, month and day are its folders, lakebed_… \
+         what it says about changes); rename it or leave the table out"
     )]
     ReservedColumn {
         /// The source table.
@@ -278,6 +279,30 @@ pub enum LakeError {
         /// The table's URL.
         location: String,
     },
+    /// Another process, or another task of this one, works on the table, and nobody waits for it any more.
+    #[error(
+        "the Delta table at {location} is locked by {by} (at work: {what}); wait until it is done, or stop it: a lock without its \
+         process ends by itself"
+    )]
+    LockHeld {
+        /// The table's URL.
+        location: String,
+        /// The process.
+        by: String,
+        /// What it does.
+        what: String,
+    },
+    /// The lock was not renewed in time, and somebody else follows.
+    #[error(
+        "the lock of the Delta table at {location} went to {by}, because it was not renewed in time; what was begun is given up and \
+         planned again"
+    )]
+    LockLost {
+        /// The table's URL.
+        location: String,
+        /// The process that has it.
+        by: String,
+    },
     /// Leftover files were looked for before a commit of this process, when another one may still commit them.
     #[error(
         "leftover files at {location} cannot be told from those of a running process before this one has committed; this is a \
@@ -297,6 +322,8 @@ impl Classify for LakeError {
             | Self::Overtaken { .. }
             | Self::Contended { .. }
             | Self::FilesMoved { .. }
+            | Self::LockHeld { .. }
+            | Self::LockLost { .. }
             | Self::WriterBroken { .. } => RetryClass::Transient,
             _ => RetryClass::Definite,
         }
