@@ -9,6 +9,7 @@ mod beginning;
 mod dry_run;
 mod existing_slot;
 mod record;
+mod slot;
 
 use self::beginning::{Beginning, LakeSide};
 use super::Exit;

@@ -254,6 +254,8 @@ struct Checker<'a> {
 /// Longest name that PostgreSQL keeps (NAMEDATALEN - 1).
 const NAME_MAX_BYTES: usize = 63;
 const MIB: u64 = 1024 * 1024;
+/// Behind a table's folder: the folder of its journal.
+const JOURNAL_SUFFIX: &str = "__changes";
 
 impl Checker<'_> {
     fn error(&self, key: &str, reason: impl Into<String>) -> ConfigError {
@@ -341,6 +343,15 @@ impl Checker<'_> {
                 return Err(self.error("[[table]]", reason));
             }
             tables.push(table);
+        }
+        // Beside each table lies its journal; see `lake::journal_path`, which this room may not use.
+        let journal = |folder: &String| folders.get(&format!("{folder}{JOURNAL_SUFFIX}"));
+        if let Some((folder, clash)) = folders.iter().find_map(|folder| Some((folder, journal(folder)?))) {
+            let reason = format!(
+                "has {clash}, which is the folder of the changes of {folder}: leave one of the two out, or give it its own pipeline \
+                 file and lake"
+            );
+            return Err(self.error("[[table]]", reason));
         }
         Ok(tables)
     }

@@ -123,6 +123,13 @@ fn two_tables_may_not_share_a_folder() {
     let twice = format!("{MINIMAL}\n[[table]]\nname = \"other.security_event\"\npartition_column = \"created_at\"\n");
     assert!(refusal(&twice).contains("security_event twice"));
     assert!(refusal(&twice.replace("other.security_event", "other.Security_Event")).contains("Security_Event twice"));
+    let journal = refusal(&twice.replace("other.security_event", "other.Security_Event__Changes"));
+    assert!(
+        journal.contains("security_event__changes, which is the folder of the changes of security_event"),
+        "{journal}"
+    );
+    let alone = MINIMAL.replace("public.security_event", "public.security_event__changes");
+    assert_eq!(parse(&alone).unwrap().tables[0].lake_path(), "security_event__changes");
     assert!(
         refusal(
             &MINIMAL.replace("[[table]]", "[query]").replace("name = ", "#").replace("partition_column", "database")

@@ -126,7 +126,7 @@ pub(super) fn folder_rule(shape: &TableShape) -> [(&'static str, String); 3] {
 /// Version 0: protocol, schema and the position from which the table is complete.
 pub(super) fn creation(
     schema: &LakeSchema,
-    shape: &TableShape,
+    folder_rule: &[(&'static str, String)],
     progress: &Progress,
     position: i64,
     commit: Uuid,
@@ -140,16 +140,20 @@ pub(super) fn creation(
     let mut configuration = BTreeMap::from([
         ("delta.dataSkippingStatsColumns", schema.statistics_columns()),
         ("delta.checkpointInterval", CHECKPOINT_INTERVAL.to_string()),
-        ("lakebed.source", shape.table.to_string()),
+        ("lakebed.source", schema.table.to_string()),
     ]);
-    configuration.extend(folder_rule(shape));
+    configuration.extend(folder_rule.iter().cloned());
+    let description = match progress.table == schema.table {
+        true => format!("{} of PostgreSQL, kept by lakebed", schema.table),
+        false => format!("Changed and removed rows of {} of PostgreSQL, kept by lakebed", schema.table),
+    };
     let lines = [
         commit_info("CREATE TABLE", operation, commit, now_millis),
         json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
         json!({ "metaData": {
             "id": Uuid::new_v4().to_string(),
-            "name": shape.table.name,
-            "description": format!("{} of PostgreSQL, kept by lakebed", shape.table),
+            "name": progress.table.name,
+            "description": description,
             "format": { "provider": "parquet", "options": {} },
             "schemaString": schema.schema_string(),
             "partitionColumns": schema.partition_columns,

@@ -39,6 +39,44 @@ impl LakeTable {
         Ok(durable)
     }
 
+    /// Commits files that the recorded position has nothing to do with, which stays where it is. `token` is their own application id:
+    /// when the log holds it already, nothing happens. Returns whether they were committed.
+    ///
+    /// # Errors
+    /// As [`Self::land`].
+    pub(super) async fn land_once(
+        &mut self,
+        files: &[StagedFile],
+        (token, position): (&str, Lsn),
+        patience: &Patience,
+    ) -> Result<bool, LakeError> {
+        let position = position_of(position)?;
+        let entry = |commit, now| actions::append(&self.schema, files, token, position, commit, now);
+        let entry = Entry::new(entry, ["lake.before_log_write", "lake.after_log_write"]);
+        let mut waiting = patience.begin();
+        while !self.holds(token, &mut waiting).await? {
+            match self.put_entry(&entry).await {
+                Ok(version) => {
+                    self.checkpoints.after_commit(version, &self.log_store);
+                    waiting.worked(&self.log.location);
+                    return Ok(true);
+                }
+                Err(error) => self.settle(&mut waiting, error).await?,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether something was ever committed under an application id.
+    pub(super) async fn holds(&self, token: &str, waiting: &mut Waiting) -> Result<bool, LakeError> {
+        loop {
+            match self.log.read().await {
+                Ok(state) => return Ok(state.is_some_and(|state| state.transactions.contains_key(token))),
+                Err(error) => waiting.wait_out(error).await?,
+            }
+        }
+    }
+
     /// Parks the table: it stands still since `since`, or since its recorded position where that is later. The commit carries no
     /// file, and the recorded position stays. Parking a parked table changes nothing.
     ///

@@ -22,7 +22,8 @@
 //!   own identifier counts as success, whatever the store answered. [`LakeTable::land`] goes on so until the store works. A
 //!   position between the known one and the one to be committed, from a process that is gone, is [`LakeError::Overtaken`]: the
 //!   rows held may be in the lake already, and the stream starts again.
-//! - **L3** One file holds one partition.
+//! - **L3** One file holds one partition. One rewrite or maintenance operation a table at a time, across processes
+//!   ([`TableLock`]).
 //! - **L4** Tables stay in the profile that every reader reads: protocol (1,2), classic checkpoints, no table features.
 //!
 //! Only this room can make a [`Durable`], which is what a replication slot may be acknowledged with (W1). On a local folder
@@ -48,13 +49,17 @@ mod days;
 mod encoder;
 mod error;
 mod finding;
+mod gap;
 mod intent;
+mod journal;
+mod journal_rows;
 mod land;
 mod leftovers;
 mod local_files;
 mod local_store;
 mod location;
 mod lock;
+mod lock_entries;
 mod log;
 mod open_file;
 mod orphans;
@@ -65,6 +70,7 @@ mod schema;
 mod staged;
 mod staging;
 mod statistics;
+mod store_fault;
 mod table;
 mod target;
 mod writer;
@@ -82,7 +88,11 @@ mod fixtures;
 #[cfg(test)]
 mod foreign_test;
 #[cfg(test)]
+mod journal_test;
+#[cfg(test)]
 mod land_test;
+#[cfg(test)]
+mod lock_test;
 #[cfg(test)]
 mod orphans_test;
 #[cfg(test)]
@@ -103,12 +113,17 @@ mod writer_test;
 pub use acknowledgement::{Acknowledgement, Acknowledgements};
 pub use apply::{ChangeSpool, Figures, Landed, Rewriter, Segment, StreamedCommit};
 pub use days::{DaySummary, open_for_query, table_days};
-pub use error::{LakeError, StoreFault};
+pub use error::LakeError;
 pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};
+pub use gap::record_gap;
+pub use journal::{Journal, journal_of, journal_path};
+pub use journal_rows::JournalEntry;
 pub use location::LakeLocation;
+pub use lock::TableLock;
 pub use orphans::{OrphanReport, remove_orphans};
 pub use patience::Patience;
 pub use progress::{Durable, Progress};
 pub use staged::StagedFile;
+pub use store_fault::StoreFault;
 pub use table::LakeTable;
 pub use writer::{TableWriter, WriterOptions};

@@ -55,6 +55,20 @@ impl Patience {
         self.given_up.as_ref().is_none_or(|given_up| *given_up.borrow())
     }
 
+    /// Waits for something other than the store, since `since`; false when nobody waits any more.
+    pub(super) async fn pause(&self, since: Instant, wait: Duration) -> bool {
+        let overdue = self.at_most.is_some_and(|limit| since.elapsed() >= limit);
+        if overdue || self.is_over() || self.is_hurried() {
+            return false;
+        }
+        let mut words = self.clone();
+        tokio::select! {
+            () = comes_true(words.given_up.as_mut()) => false,
+            () = comes_true_in_time(words.hurried.as_mut()) => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+
     /// A new outage, to be asked before each further attempt at one operation.
     pub(super) fn begin(&self) -> Waiting {
         Waiting { patience: self.clone(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), since: None, reported: None }

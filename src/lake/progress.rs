@@ -1,6 +1,7 @@
 //! How far a table is, and who says so.
 
 use crate::base::{Lsn, TableName};
+use std::ops::Range;
 
 /// The first part of every application id that records progress.
 pub(super) const APPLICATION_PREFIX: &str = "lakebed/";
@@ -8,6 +9,9 @@ pub(super) const APPLICATION_PREFIX: &str = "lakebed/";
 /// The first part of the application ids that say since when a table stands still. It does not begin with
 /// [`APPLICATION_PREFIX`], so it never counts as a writer.
 const PARKED_PREFIX: &str = "lakebed-parked/";
+
+/// The first part of the application ids that say that a stretch was not followed; it counts as no writer either.
+const GAP_PREFIX: &str = "lakebed-gap/";
 
 /// Whose progress a table records: one pipeline of one PostgreSQL system.
 ///
@@ -35,8 +39,17 @@ impl Progress {
     /// The `appId` under which the table is parked: its version is the position since which the table stands still, and 0 when
     /// it does not any more.
     pub(super) fn parked_app_id(&self) -> String {
+        self.app_id_under(PARKED_PREFIX)
+    }
+
+    /// The `appId` of one stretch that was not followed: what was recorded under it is recorded once.
+    pub(super) fn gap_app_id(&self, gap: &Range<Lsn>) -> String {
+        format!("{}/{:016X}-{:016X}", self.app_id_under(GAP_PREFIX), gap.start.0, gap.end.0)
+    }
+
+    fn app_id_under(&self, prefix: &str) -> String {
         let app_id = self.app_id();
-        format!("{PARKED_PREFIX}{}", app_id.strip_prefix(APPLICATION_PREFIX).unwrap_or(&app_id))
+        format!("{prefix}{}", app_id.strip_prefix(APPLICATION_PREFIX).unwrap_or(&app_id))
     }
 
     /// The application id without its epoch.
@@ -87,6 +100,10 @@ mod tests {
         assert_eq!(progress("lakebed", 0).app_id(), "lakebed/7412/lakebed/public.security_event/0");
         assert_eq!(progress("a/b%", 1).app_id(), "lakebed/7412/a%2Fb%25/public.security_event/1");
         assert_eq!(progress("a/b%", 1).parked_app_id(), "lakebed-parked/7412/a%2Fb%25/public.security_event/1");
+        assert_eq!(
+            progress("lakebed", 0).gap_app_id(&(Lsn(16)..Lsn(32))),
+            "lakebed-gap/7412/lakebed/public.security_event/0/0000000000000010-0000000000000020"
+        );
     }
 
     #[test]
@@ -96,6 +113,7 @@ mod tests {
         assert!(!ours.is_forbidden_by(&ours.app_id()));
         assert!(!ours.is_forbidden_by("spark-streaming-query"));
         assert!(!ours.is_forbidden_by(&progress("other", 2).parked_app_id()));
+        assert!(!ours.is_forbidden_by(&progress("other", 2).gap_app_id(&(Lsn(1)..Lsn(2)))));
         assert!(ours.is_forbidden_by(&progress("lakebed", 2).app_id()));
         assert!(ours.is_forbidden_by(&progress("other", 0).app_id()));
     }

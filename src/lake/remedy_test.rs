@@ -24,7 +24,7 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Definite ["s3://bucket/lake/event", "use a store with conditional writes"] NoPutIfAbsent { location: location() };
         Definite ["s3://bucket/lake/event", "`lakebed init` creates it"] Missing { location: location() };
         Definite ["Übel", "public.event", "rename it or leave the table out"] ColumnName { table: table(), column: column.clone() };
-        Definite ["Übel", "public.event", "rename it or leave the table out"] ReservedColumn { table: table(), column };
+        Definite ["Übel", "public.event", "keeps for itself", "rename it or leave the table out"] ReservedColumn { table: table(), column };
         Definite ["s3://bucket/lake/event", "public.event", "extra (added)", "move the Delta table away or choose another [lake].url"]
             SchemaDiffers { location: location(), table: table(), columns: "extra (added)".to_owned() };
         Definite ["s3://bucket/lake/event", "public.event", "by another rule", "correct [[table]], or begin another Delta table elsewhere"]
@@ -59,6 +59,10 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Definite ["s3://bucket/lake/event", "version 7", "a fault of lakebed, report it"]
             Encode { location: location(), reason: reason() };
         Transient ["s3://bucket/lake/event", "open a new writer"] WriterBroken { location: location() };
+        Transient ["s3://bucket/lake/event", "process 7", "rewrite", "wait until it is done, or stop it"]
+            LockHeld { location: location(), by: "process 7".to_owned(), what: "rewrite".to_owned() };
+        Transient ["s3://bucket/lake/event", "went to process 7", "planned again"]
+            LockLost { location: location(), by: "process 7".to_owned() };
         Definite ["s3://bucket/lake/event", "a fault of lakebed, report it"] NotFenced { location: location() };
     })
 }

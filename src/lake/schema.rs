@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Every name that a partition column can have, whatever the partitioning: a table may go from months to days.
 const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
 
+/// What every column begins with that says something about a row, and not of it.
+const OWN_COLUMNS: &str = "lakebed_";
+
 /// What a table of the lake looks like, derived from its source.
 #[derive(Debug)]
 pub(super) struct LakeSchema {
@@ -57,7 +60,7 @@ impl LakeSchema {
             if !is_plain_name(&column) {
                 return Err(LakeError::ColumnName { table, column });
             }
-            if PARTITION_COLUMNS.contains(&column.as_str()) {
+            if PARTITION_COLUMNS.contains(&column.as_str()) || column.starts_with(OWN_COLUMNS) {
                 return Err(LakeError::ReservedColumn { table, column });
             }
         }
@@ -227,7 +230,7 @@ mod tests {
             shape.columns.push(column(name, ColumnType::Text, true));
             assert!(matches!(LakeSchema::of(&shape), Err(LakeError::ColumnName { .. })), "{name:?}");
         }
-        for name in PARTITION_COLUMNS {
+        for name in PARTITION_COLUMNS.into_iter().chain(["lakebed_operation", "lakebed_"]) {
             let mut shape = security_event();
             shape.columns.push(column(name, ColumnType::Text, true));
             assert!(matches!(LakeSchema::of(&shape), Err(LakeError::ReservedColumn { .. })), "{name:?}");

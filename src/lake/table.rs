@@ -19,9 +19,14 @@ use uuid::Uuid;
 const READER_VERSION: i32 = 1;
 const WRITER_VERSION: i32 = 2;
 
+/// See [`actions::folder_rule`].
+pub(super) type FolderRule = Vec<(&'static str, String)>;
+
 /// An open table. One per table and process; another process's commits are noticed, and another writer of the same
 /// progress is an error.
 pub struct LakeTable {
+    /// Its folder below the lake's root.
+    pub(super) path: String,
     pub(super) log_store: LogStoreRef,
     pub(super) log: Log,
     pub(super) rules: Rules,
@@ -55,15 +60,27 @@ impl LakeTable {
         progress: &Progress,
         at: Lsn,
     ) -> Result<LakeTable, LakeError> {
+        Self::create_as(location, path, source_of(shape)?, progress, at).await
+    }
+
+    /// [`Self::create`] with the columns and the folder rule told.
+    pub(super) async fn create_as(
+        location: &LakeLocation,
+        path: &str,
+        source: (Arc<LakeSchema>, FolderRule),
+        progress: &Progress,
+        at: Lsn,
+    ) -> Result<LakeTable, LakeError> {
         let position = position_of(at)?;
         location.create_local_folder().await?;
-        let place = Place::of(location, path, shape, progress)?;
+        let place = Place::with_rules(location, path, source, progress, true)?;
         if let Some(state) = place.log.read().await? {
             return place.opened(&state);
         }
         let commit = Uuid::new_v4();
         let now = Utc::now().timestamp_millis();
-        let bytes = actions::creation(&place.rules.schema, shape, progress, position, commit, now);
+        let Rules { schema, folder_rule, .. } = &place.rules;
+        let bytes = actions::creation(schema, folder_rule, progress, position, commit, now);
         let written = place.log_store.write_commit_entry(0, CommitOrBytes::LogBytes(bytes.into()), commit).await;
         match (written, place.log.read().await?) {
             (_, Some(state)) => place.opened(&state),
@@ -84,7 +101,7 @@ impl LakeTable {
         shape: &TableShape,
         progress: &Progress,
     ) -> Result<LakeTable, LakeError> {
-        let place = Place::of(location, path, shape, progress)?;
+        let place = Place::with_rules(location, path, source_of(shape)?, progress, true)?;
         match place.log.read().await? {
             Some(state) => place.opened(&state),
             None => Err(LakeError::Missing { location: place.log.location }),
@@ -145,19 +162,19 @@ impl LakeTable {
     }
 }
 
+fn source_of(shape: &TableShape) -> Result<(Arc<LakeSchema>, FolderRule), LakeError> {
+    Ok((Arc::new(LakeSchema::of(shape)?), Vec::from(actions::folder_rule(shape))))
+}
+
 /// A table's folder before anything is known about its log.
 struct Place {
+    path: String,
     log_store: LogStoreRef,
     log: Log,
     rules: Rules,
 }
 
 impl Place {
-    fn of(location: &LakeLocation, path: &str, shape: &TableShape, progress: &Progress) -> Result<Self, LakeError> {
-        let source = (Arc::new(LakeSchema::of(shape)?), Vec::from(actions::folder_rule(shape)));
-        Self::with_rules(location, path, source, progress, true)
-    }
-
     /// Without a source to compare with.
     fn unchecked(location: &LakeLocation, path: &str, progress: &Progress) -> Result<Self, LakeError> {
         let source = (Arc::new(LakeSchema::unknown(progress.table.clone())), Vec::new());
@@ -167,7 +184,7 @@ impl Place {
     fn with_rules(
         location: &LakeLocation,
         path: &str,
-        (schema, folder_rule): (Arc<LakeSchema>, Vec<(&'static str, String)>),
+        (schema, folder_rule): (Arc<LakeSchema>, FolderRule),
         progress: &Progress,
         checked: bool,
     ) -> Result<Self, LakeError> {
@@ -177,17 +194,18 @@ impl Place {
         let log = Log { store: log_store.object_store(None), location: shown(&url), lake: location.clone(), folder };
         let location = log.location.clone();
         let rules = Rules { schema, folder_rule, progress: progress.clone(), location, checked };
-        Ok(Self { log_store, log, rules })
+        Ok(Self { path: path.to_owned(), log_store, log, rules })
     }
 
     fn opened(self, state: &LogState) -> Result<LakeTable, LakeError> {
         let Standing { recorded, parked } = self.rules.standing(state)?;
         let schema = self.rules.schema.clone();
         let checkpoints = Checkpoints::new(state.checkpoint.unwrap_or(0), CHECKPOINT_INTERVAL);
-        let Self { log_store, log, rules } = self;
+        let Self { path, log_store, log, rules } = self;
         let (version, looked_at) = (state.version, state.version);
         let (in_doubt, fenced) = (false, false);
         Ok(LakeTable {
+            path,
             log_store,
             log,
             rules,
@@ -214,7 +232,7 @@ pub(super) struct Standing {
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) schema: Arc<LakeSchema>,
-    folder_rule: Vec<(&'static str, String)>,
+    pub(super) folder_rule: FolderRule,
     pub(super) progress: Progress,
     location: String,
     /// Whether the table must fit the source: not when it is only to be parked.

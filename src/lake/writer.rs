@@ -82,6 +82,16 @@ impl TableWriter {
     /// # Errors
     /// [`LakeError::Encode`] for a compression level that zstd does not have.
     pub fn new(table: &LakeTable, options: WriterOptions, patience: Patience) -> Result<Self, LakeError> {
+        Self::under(table.rules.progress.app_id(), table, options, patience)
+    }
+
+    /// The same for files that another application id's commit will name.
+    pub(super) fn under(
+        app_id: String,
+        table: &LakeTable,
+        options: WriterOptions,
+        patience: Patience,
+    ) -> Result<Self, LakeError> {
         let location = table.location().to_owned();
         let encoding = Encoding::new(table.schema.clone(), options.compression_level)
             .map_err(|error| encode_error(&location, &error))?;
@@ -90,7 +100,7 @@ impl TableWriter {
             location,
             encoding: Arc::new(encoding),
             patience,
-            app_id: table.rules.progress.app_id(),
+            app_id,
             known_version: AtomicU64::new(table.version()),
         };
         Ok(Self::on(Arc::new(target), options))

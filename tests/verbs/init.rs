@@ -122,10 +122,16 @@ async fn a_dropped_slot_is_a_gap(site: &Site) {
     site.init_with(&[]).await.refused(1, &["slot lakebed is gone", "public.security_event", "--from-now"]);
     assert!(before == catalogs(site).await, "no slot without consent");
     assert_eq!(files, lake_files(site));
+    let changes = "SELECT lakebed_operation, count(*) AS n, count(id) AS rows FROM security_event__changes GROUP BY 1";
+    let asked = query(site, &["-c", changes]).await;
+    asked.refused(1, &["no public.security_event__changes", "no row of public.security_event was changed or removed"]);
 
     let accepted = site.init_with(&["--from-now"]).await.succeeded().stdout;
     assert!(accepted.contains("/security_event keeps its rows; gap accepted from "), "{accepted}");
     assert_eq!(lake_rows(site, "security_event").await, 5);
+    site.init_with(&[]).await.succeeded();
+    let journal = query(site, &["--format", "csv", "-c", changes]).await.succeeded().stdout;
+    assert_eq!(journal, "lakebed_operation,n,rows\ngap,1,0\n", "said once, where changes are looked for");
     site.insert_events(1, 1).await;
     follow(site).await;
     assert_eq!(lake_rows(site, "security_event").await, 6, "the two rows of the gap are missing, and nothing else");

@@ -3,10 +3,11 @@
 use super::dry_run::one_line;
 use super::existing_slot::{self, LakeState, SlotSide};
 use super::record;
-use super::{Done, Recorded, Seen, line, names, note};
+use super::slot::{create_slot, enable_failover, removed_again};
+use super::{Done, Recorded, Seen, line, names};
 use crate::base::{Lsn, TableShape};
 use crate::config::Pipeline;
-use crate::connect::{self, Settings};
+use crate::connect::Settings;
 use crate::lake::{Acknowledgement, LakeError, LakeLocation, LakeTable, Progress};
 use crate::pipeline::TableMark;
 use crate::source::{self, ServerFacts, TableFacts, quote_literal};
@@ -14,11 +15,8 @@ use crate::wal::{FAILOVER_VERSION_MIN, ReplicationConnection};
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::ops::Range;
 use tokio_postgres::Client;
-
-/// After this long, whoever waits for a new slot is told what for.
-const SLOT_CREATION_NOTE_AFTER: Duration = Duration::from_secs(3);
 
 /// The lake's tables before anything is changed.
 pub(super) struct LakeSide {
@@ -166,7 +164,7 @@ impl LakeSide {
         {
             record::accept_gap(&self.location, slot, at, missing).await?;
         }
-        self.note_unpublished(client, beginning, pipeline, seen).await?;
+        self.note_unpublished(client, (beginning, at, known.as_ref()), pipeline, seen).await?;
         let mut created = Vec::with_capacity(self.tables.len());
         match self.create_tables(beginning, at, known.as_ref(), &mut created).await {
             Ok(()) => lines.extend(created),
@@ -194,7 +192,7 @@ impl LakeSide {
     async fn note_unpublished(
         &self,
         client: &Client,
-        beginning: &Beginning,
+        (beginning, at, known): (&Beginning, Lsn, Option<&Acknowledgement>),
         pipeline: &Pipeline,
         seen: &Seen,
     ) -> anyhow::Result<()> {
@@ -202,16 +200,27 @@ impl LakeSide {
         else {
             return Ok(());
         };
-        let names = pipeline.tables.iter().map(|table| &table.name);
-        let added: Vec<String> =
-            names.filter(|name| publication.find(name).is_none()).map(ToString::to_string).collect();
+        let added: Vec<&LakeEntry> =
+            self.tables.iter().filter(|entry| publication.find(&entry.shape.table).is_none()).collect();
         if added.is_empty() {
             return Ok(());
         }
         let until = source::server(client).await?.wal_position;
-        let missing =
-            format!("what was committed to {} before {until}, while the publication did not send it", added.join(", "));
-        record::accept_gap(&self.location, &pipeline.source.slot, until, missing).await
+        let tables = names(added.iter().map(|entry| &entry.shape));
+        let missing = format!("what was committed to {tables} before {until}, while the publication did not send it");
+        record::accept_gap(&self.location, &pipeline.source.slot, until, missing).await?;
+        for entry in added {
+            self.journal_gap(entry, entry.position(beginning, at, known)..until).await?;
+        }
+        Ok(())
+    }
+
+    /// A table that stands still misses everything since then, which its repair is to bring.
+    async fn journal_gap(&self, entry: &LakeEntry, gap: Range<Lsn>) -> anyhow::Result<()> {
+        if entry.parked {
+            return Ok(());
+        }
+        record::journal_gap(&self.location, &entry.path, (&entry.shape, &entry.progress), gap).await
     }
 
     /// The record from which `run` goes on.
@@ -223,17 +232,13 @@ impl LakeSide {
         slot: &str,
         (seen, timeline): (&Seen, u32),
     ) -> anyhow::Result<()> {
-        let recorded = |entry: &LakeEntry| match entry.recorded {
-            None => at,
-            Some(recorded) if entry.goes_on(beginning, known) => recorded.max(at),
-            Some(recorded) => recorded,
-        };
+        let recorded = |entry: &LakeEntry| (entry.shape.table.to_string(), entry.position(beginning, at, known));
         let record = Acknowledgement {
             system_identifier: seen.server.system_identifier.clone(),
             timeline,
             // The slot may not have heard of what the record says.
             acknowledged: known.map_or(at, |known| known.acknowledged.max(at)),
-            tables: self.tables.iter().map(|entry| (entry.shape.table.to_string(), recorded(entry))).collect(),
+            tables: self.tables.iter().map(recorded).collect(),
             recorded_at: Utc::now(),
         };
         record::write(&self.location, slot, &record).await
@@ -281,6 +286,8 @@ impl LakeSide {
                     line(Done::Now, &format!("{what}, from {at}"))
                 }
                 (Some(recorded), _) if entry.goes_on(beginning, known) => {
+                    // Before the table moves: where it was is not known afterwards.
+                    self.journal_gap(entry, recorded..at).await?;
                     let table = LakeTable::open(&self.location, &entry.path, &entry.shape, &entry.progress).await?;
                     go_on(table, at).await?;
                     line(Done::Now, &format!("{what} keeps its rows; gap accepted from {recorded} to {at}"))
@@ -315,6 +322,15 @@ impl LakeEntry {
         };
         gap && !self.parked
     }
+
+    /// What the lake table records when `init` is done.
+    fn position(&self, beginning: &Beginning, at: Lsn, known: Option<&Acknowledgement>) -> Lsn {
+        match self.recorded {
+            None => at,
+            Some(recorded) if self.goes_on(beginning, known) => recorded.max(at),
+            Some(recorded) => recorded,
+        }
+    }
 }
 
 /// How far a lake table was when the slot was last acknowledged; one that was not followed then has to be as far as the slot.
@@ -328,59 +344,6 @@ async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
         table.commit(&[], at).await?;
     }
     table.close().await;
-    Ok(())
-}
-
-/// The server finds a consistent point only after every transaction that runs now has ended.
-async fn create_slot(connection: &mut ReplicationConnection, slot: &str, failover: bool) -> anyhow::Result<Lsn> {
-    let mut creation = Box::pin(connection.create_slot(slot, failover));
-    let created = tokio::select! {
-        created = &mut creation => created,
-        () = tokio::time::sleep(SLOT_CREATION_NOTE_AFTER) => {
-            note(&format!("the server creates slot {slot}; waiting for running transactions to end (pg_stat_activity shows them)"));
-            creation.await
-        }
-    };
-    Ok(created?.consistent_point)
-}
-
-/// Has a slot that is there kept through a failover, where the server can; what stands against it is only noted.
-async fn enable_failover(
-    client: &Client,
-    connection: &mut ReplicationConnection,
-    slot: &str,
-) -> anyhow::Result<Option<String>> {
-    if connection.server_version() < FAILOVER_VERSION_MIN {
-        return Ok(None);
-    }
-    let facts = source::slot(client, slot).await?;
-    let Some(facts) = facts.filter(|facts| !facts.failover) else { return Ok(None) };
-    if facts.active {
-        note(&format!(
-            "slot {slot} is not kept through a failover, which cannot be changed while it is in use: stop lakebed run, then run init again"
-        ));
-        return Ok(None);
-    }
-    match connection.enable_failover(slot).await {
-        Ok(()) => Ok(Some(line(Done::Now, &format!("failover of slot {slot}")))),
-        Err(error) => {
-            note(&format!("slot {slot} is not kept through a failover: {error}"));
-            Ok(None)
-        }
-    }
-}
-
-/// Removes a slot made just now, and says in a few words what became of it.
-async fn removed_again(login: &Settings, slot: &str) -> String {
-    match remove_slot(login, slot).await {
-        Ok(()) => "the new slot was removed again".to_owned(),
-        Err(_) => format!("remove the new slot: SELECT pg_drop_replication_slot({})", quote_literal(slot)),
-    }
-}
-
-async fn remove_slot(login: &Settings, slot: &str) -> anyhow::Result<()> {
-    let control = connect::control(login).await?;
-    control.client().execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await.context("removing the slot")?;
     Ok(())
 }
 

@@ -1,11 +1,15 @@
 //! What `init` leaves in the lake about the slot: the first acknowledgement record, and a finding about every gap that was accepted.
 
-use crate::base::Lsn;
-use crate::lake::{Acknowledgement, Acknowledgements, Finding, FindingKind, LakeLocation, Patience, record_finding};
+use crate::base::{Lsn, TableShape};
+use crate::lake::{
+    Acknowledgement, Acknowledgements, Finding, FindingKind, LakeLocation, Patience, Progress, record_finding,
+    record_gap,
+};
 use crate::pipeline::{Lineage, TableMark, judge};
 use crate::wal::ReplicationConnection;
 use chrono::Utc;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The newest record of the slot, if there is one.
 pub(super) async fn newest(location: &LakeLocation, slot: &str) -> anyhow::Result<Option<Acknowledgement>> {
@@ -45,4 +49,15 @@ pub(super) async fn accept_gap(location: &LakeLocation, slot: &str, at: Lsn, mis
         recorded_by: "lakebed init".to_owned(),
     };
     Ok(record_finding(location, slot, &finding, &Patience::none()).await?)
+}
+
+/// The same for one table, where its changes are looked for. An `init` that is run again finds it.
+pub(super) async fn journal_gap(
+    location: &LakeLocation,
+    path: &str,
+    table: (&TableShape, &Progress),
+    gap: Range<Lsn>,
+) -> anyhow::Result<()> {
+    record_gap(location, path, table, gap, Utc::now(), &Patience::none()).await?;
+    Ok(())
 }
