@@ -60,6 +60,8 @@ pub struct TableLock {
 pub(super) struct Holder {
     process: Uuid,
     id: Uuid,
+    /// Whose progress this process records in the table, if it follows a slot.
+    feed: String,
     what: &'static str,
     lease: Duration,
 }
@@ -69,10 +71,15 @@ impl Holder {
         Self::of(*PROCESS, what, LEASE)
     }
 
+    /// That follows the slot whose progress it is.
+    fn following(self, feed: String) -> Self {
+        Self { feed, ..self }
+    }
+
     pub(super) fn of(process: Uuid, what: &'static str, lease: Duration) -> Self {
         let id = Uuid::new_v4();
         held_here().insert(id);
-        Self { process, id, what, lease }
+        Self { process, id, feed: String::new(), what, lease }
     }
 
     fn entry(&self, state: State) -> LockEntry {
@@ -80,6 +87,7 @@ impl Holder {
             process: self.process,
             pid: std::process::id(),
             holder: self.id,
+            feed: self.feed.clone(),
             what: self.what.to_owned(),
             state,
             lease_seconds: self.lease.as_secs(),
@@ -87,9 +95,13 @@ impl Holder {
         }
     }
 
-    /// Whether this process knows that an object's holder is gone.
-    fn knows_as_dropped(&self, entry: &LockEntry) -> bool {
-        entry.process == self.process && !held_here().contains(&entry.holder)
+    /// Whether this process knows that an object's holder is gone: its own, dropped; or who did the same for the same slot, because a slot
+    /// has one consumer, and that is this process. Should the other one live on, its commit meets ours and fails.
+    fn knows_as_gone(&self, entry: &LockEntry) -> bool {
+        match entry.process == self.process {
+            true => !held_here().contains(&entry.holder),
+            false => !self.feed.is_empty() && (&self.feed, self.what) == (&entry.feed, entry.what.as_str()),
+        }
     }
 }
 
@@ -111,7 +123,8 @@ impl TableLock {
     /// # Errors
     /// [`LakeError::LockHeld`] when nobody waits any more, and what the store says.
     pub async fn acquire(table: &LakeTable, what: &'static str, patience: &Patience) -> Result<TableLock, LakeError> {
-        Self::acquire_as(table, Holder::of_this_process(what), patience).await
+        let holder = Holder::of_this_process(what).following(table.rules.progress.app_id());
+        Self::acquire_as(table, holder, patience).await
     }
 
     pub(super) async fn acquire_as(
@@ -212,7 +225,7 @@ impl Vigil {
     fn is_free(&self, holder: &Holder, now: Instant) -> bool {
         match &self.entry {
             _ if self.number == 0 => true,
-            Some(entry) if entry.state == State::Released || holder.knows_as_dropped(entry) => true,
+            Some(entry) if entry.state == State::Released || holder.knows_as_gone(entry) => true,
             _ => self.since.is_some_and(|since| now.duration_since(since) >= self.lease()),
         }
     }
@@ -258,7 +271,8 @@ mod tests {
 
     fn entry(process: Uuid, state: State, lease_seconds: u64) -> LockEntry {
         let (what, recorded_at) = ("rewrite".to_owned(), String::new());
-        LockEntry { process, pid: 7, holder: Uuid::new_v4(), what, state, lease_seconds, recorded_at }
+        let feed = "lakebed/1/slot/public.event/0".to_owned();
+        LockEntry { process, pid: 7, holder: Uuid::new_v4(), feed, what, state, lease_seconds, recorded_at }
     }
 
     #[test]
@@ -281,6 +295,16 @@ mod tests {
         assert!(!vigil.is_free(&ours, after(29)) && vigil.is_free(&ours, after(30)));
         vigil.see(7, Some(entry(another, State::Held, u64::MAX)), began);
         assert!(!vigil.is_free(&ours, after(599)) && vigil.is_free(&ours, after(600)));
+    }
+
+    #[test]
+    fn who_follows_a_slot_follows_its_former_consumer_at_once_in_the_same_work() {
+        let held = entry(Uuid::new_v4(), State::Held, 30);
+        let (now, mut vigil) = (Instant::now(), Vigil::new());
+        vigil.see(1, Some(held.clone()), now);
+        let free = |what, feed: &str| vigil.is_free(&Holder::of_this_process(what).following(feed.to_owned()), now);
+        assert!(free("rewrite", &held.feed));
+        assert!(!free("compact", &held.feed) && !free("rewrite", "lakebed/1/other/public.event/0"));
     }
 
     #[test]

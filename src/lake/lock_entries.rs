@@ -38,6 +38,9 @@ pub(super) struct LockEntry {
     pub(super) pid: u32,
     /// One taking of the lock by that process.
     pub(super) holder: Uuid,
+    /// Whose progress that process records in the table.
+    #[serde(default)]
+    pub(super) feed: String,
     /// What is being done under it.
     pub(super) what: String,
     pub(super) state: State,

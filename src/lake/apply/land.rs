@@ -12,8 +12,12 @@ use crate::lake::table::LakeTable;
 use crate::lake::writer::{TableWriter, WriterOptions};
 use crate::ops::fail_points;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+/// How often the lock is looked after while a rewrite is planned.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a rewrite may take.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +57,10 @@ impl LakeTable {
         // One rewrite at a time: what it holds in memory is budgeted once.
         static TURN: Semaphore = Semaphore::const_new(1);
         let _turn = TURN.acquire().await;
-        let lock = TableLock::acquire(self, "rewrite", patience).await?;
+        let mut lock = TableLock::acquire(self, "rewrite", patience).await?;
         fail_points::reach("lock.after_acquire");
         let segment = Arc::new(segment);
-        let landed = self.land_planned(&segment, joined, rewriter, at, patience).await;
+        let landed = self.land_planned(&segment, joined, rewriter, &mut lock, at, patience).await;
         fail_points::reach("lock.before_release");
         lock.release().await;
         let (kept, figures) = landed?;
@@ -77,6 +81,7 @@ impl LakeTable {
         segment: &Arc<Segment>,
         joined: &[StagedFile],
         rewriter: &Rewriter,
+        lock: &mut TableLock,
         at: Lsn,
         patience: &Patience,
     ) -> Result<(Vec<usize>, Figures), LakeError> {
@@ -84,7 +89,7 @@ impl LakeTable {
         let mut planned: Option<(Plan, OldImages)> = None;
         loop {
             let known = self.version;
-            let attempt = self.attempt(&mut planned, segment, joined, rewriter, at, patience).await;
+            let attempt = self.attempt(&mut planned, segment, joined, rewriter, lock, at, patience).await;
             if let Err(error) = attempt {
                 self.settle(&mut waiting, error).await?;
             }
@@ -99,7 +104,7 @@ impl LakeTable {
                 && let Some((plan, images)) = planned.take()
             {
                 plan.abandon().await;
-                images.forget().await;
+                images.close().await;
             }
         }
         waiting.worked(&self.log.location);
@@ -122,6 +127,7 @@ impl LakeTable {
         segment: &Arc<Segment>,
         joined: &[StagedFile],
         rewriter: &Rewriter,
+        lock: &mut TableLock,
         at: Lsn,
         patience: &Patience,
     ) -> Result<(), LakeError> {
@@ -130,8 +136,9 @@ impl LakeTable {
         }
         let (plan, images) = match planned {
             Some(planned) => planned,
-            none => none.insert(self.plan(segment, rewriter, patience).await?),
+            none => none.insert(self.plan(segment, rewriter, lock, patience).await?),
         };
+        lock.still_held().await?;
         images.land(at, patience).await?;
         let kept = plan.kept.iter().filter_map(|place| segment.files.get(*place));
         let added: Vec<&StagedFile> = plan.added.iter().chain(kept).chain(joined).collect();
@@ -144,6 +151,7 @@ impl LakeTable {
         &mut self,
         segment: &Arc<Segment>,
         rewriter: &Rewriter,
+        lock: &mut TableLock,
         patience: &Patience,
     ) -> Result<(Plan, OldImages), LakeError> {
         self.catch_up().await?;
@@ -155,7 +163,14 @@ impl LakeTable {
             round_bytes: rewriter.round_bytes,
         };
         let (segment, reactor) = (Arc::clone(segment), Handle::current());
-        let made = tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(planner.plan(&segment)))).await;
+        let mut making = tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(planner.plan(&segment))));
+        let made = loop {
+            tokio::select! {
+                made = &mut making => break made,
+                // Whoever lost the lock learns it before the commit.
+                () = tokio::time::sleep(RENEWAL_INTERVAL) => lock.renew().await?,
+            }
+        };
         let made = made.map_err(|error| LakeError::Encode {
             location: self.log.location.clone(),
             reason: format!("planning a rewrite stopped ({error})"),
