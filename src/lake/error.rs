@@ -5,8 +5,6 @@ use crate::base::{Classify, Lsn, RetryClass, TableName};
 use deltalake::DeltaTableError;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::logstore::object_store::Error as ObjectStoreError;
-use std::error::Error;
-use std::fmt;
 use std::io;
 
 /// An operation on the lake failed.

@@ -106,7 +106,7 @@ impl LakeTable {
         let Some((plan, images)) = planned else {
             return Err(LakeError::Overtaken { location: self.log.location.clone(), version: self.version });
         };
-        images.close().await;
+        images.close();
         let Plan { mut writer, kept, figures, .. } = plan;
         writer.committed(self).await;
         if let Err(error) = writer.discard().await {

@@ -1,32 +1,73 @@
-//! stub
+//! The rows that a rewrite takes out of the lake, as they were, on their way to the journal.
+
 use super::steps::Transaction;
 use crate::base::{Lsn, Partition};
-use crate::buffer::Operation;
+use crate::buffer::{Operation, PartitionBatch};
 use crate::lake::error::LakeError;
+use crate::lake::journal::{Journal, JournalPlace};
+use crate::lake::journal_rows::JournalEntry;
 use crate::lake::patience::Patience;
 use crate::lake::table::LakeTable;
 use crate::lake::writer::WriterOptions;
 use deltalake::arrow::array::RecordBatch;
+
+/// The old images of one plan. The journal is opened, or made, for the first of them; afterwards the table keeps it open for the next
+/// plan.
 pub(super) struct OldImages {
-    pub(super) kept: Vec<(Partition, RecordBatch, Operation, Transaction)>,
+    place: JournalPlace,
+    options: WriterOptions,
+    patience: Patience,
+    journal: Option<Box<Journal>>,
 }
+
 impl OldImages {
-    pub(super) fn of(_t: &LakeTable, _o: WriterOptions, _p: Patience) -> Self {
-        Self { kept: Vec::new() }
+    pub(super) fn of(table: &LakeTable, options: WriterOptions, patience: Patience) -> Self {
+        Self { place: JournalPlace::beside(table), options, patience, journal: None }
     }
+
+    /// Rows of one partition that go by one operation of one transaction. What the journal holds already is there since an attempt
+    /// whose table commit did not follow.
     pub(super) async fn keep(
         &mut self,
-        p: Partition,
+        partition: Partition,
         old: &RecordBatch,
-        o: Operation,
-        t: &Transaction,
+        operation: Operation,
+        transaction: &Transaction,
     ) -> Result<(), LakeError> {
-        self.kept.push((p, old.clone(), o, *t));
-        Ok(())
+        let journal = match &mut self.journal {
+            Some(journal) => journal,
+            none => none.insert(self.place.take_or_open(self.options, &self.patience).await?),
+        };
+        if journal.holds(transaction.commit_lsn) {
+            return Ok(());
+        }
+        let Transaction { commit_lsn, commit_time_micros, xid, .. } = *transaction;
+        let entry = JournalEntry { operation, commit_lsn, commit_time_micros, xid };
+        let rows = journal.rows(old, &vec![entry; old.num_rows()])?;
+        journal.write(PartitionBatch { partition, rows, xids: None, eras: None }).await
     }
-    pub(super) async fn land(&mut self, _a: Lsn, _p: &Patience) -> Result<(), LakeError> {
-        Ok(())
+
+    /// Before the table's own commit, so that no row goes without its entry.
+    pub(super) async fn land(&mut self, at: Lsn, patience: &Patience) -> Result<(), LakeError> {
+        match &mut self.journal {
+            Some(journal) => journal.land(at, patience).await,
+            None => Ok(()),
+        }
     }
-    pub(super) async fn forget(self) {}
-    pub(super) async fn close(self) {}
+
+    /// The plan will not be committed.
+    pub(super) async fn forget(self) {
+        if let Some(journal) = self.journal
+            && let Err(error) = journal.discard().await
+        {
+            tracing::debug!(%error, "what a rewrite left behind is removed later");
+        }
+    }
+
+    /// The plan was committed.
+    pub(super) fn close(self) {
+        if let Some(journal) = self.journal {
+            self.place.put_back(journal);
+        }
+    }
 }
