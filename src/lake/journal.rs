@@ -20,7 +20,7 @@ use crate::base::{Lsn, TableName, TableShape};
 use crate::buffer::PartitionBatch;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::record_batch::RecordBatch;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Behind a table's name, and its folder's.
 const SUFFIX: &str = "__changes";
@@ -44,13 +44,20 @@ pub(super) struct JournalPlace {
     progress: Progress,
     /// What the table records: in a new journal everything before it is complete, because it had no entries.
     at: Lsn,
+    /// Where the table keeps it open between two uses.
+    slot: JournalSlot,
 }
+
+/// A journal that nobody uses for now.
+pub(super) type JournalSlot = Arc<Mutex<Option<Box<Journal>>>>;
 
 impl JournalPlace {
     /// Beside a table as it is now.
     pub(super) fn beside(table: &LakeTable) -> Self {
         let (rules, lake) = (&table.rules, table.log.lake.clone());
-        Self::of((lake, &table.path), (&table.schema, rules.folder_rule.clone()), &rules.progress, table.recorded())
+        let source = (&*table.schema, rules.folder_rule.clone());
+        let place = Self::of((lake, &table.path), source, &rules.progress, table.recorded());
+        Self { slot: table.journal.clone(), ..place }
     }
 
     /// Beside the table of `shape` at `path`, which may not be there yet; `progress` is the table's.
@@ -71,7 +78,32 @@ impl JournalPlace {
         at: Lsn,
     ) -> Self {
         let progress = Progress { table: journal_of(&progress.table), ..progress.clone() };
-        Self { lake, path: journal_path(path), schema: Arc::new(columns_beside(schema)), folder_rule, progress, at }
+        let (path, schema) = (journal_path(path), Arc::new(columns_beside(schema)));
+        Self { lake, path, schema, folder_rule, progress, at, slot: JournalSlot::default() }
+    }
+
+    /// The journal that the table keeps open, if its columns are still the table's.
+    pub(super) async fn take_or_open(
+        &self,
+        options: WriterOptions,
+        patience: &Patience,
+    ) -> Result<Box<Journal>, LakeError> {
+        let kept = self.slot().take();
+        match kept {
+            Some(journal) if journal.schema() == self.schema.arrow => return Ok(journal),
+            Some(journal) => journal.discard().await?,
+            None => {}
+        }
+        Ok(Box::new(Journal::at(self, options, patience.clone()).await?))
+    }
+
+    /// For the next use; nothing of it is on its way.
+    pub(super) fn put_back(&self, journal: Box<Journal>) {
+        *self.slot() = Some(journal);
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Box<Journal>>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The journal as a table of the lake, made if need be.
@@ -184,8 +216,10 @@ impl Journal {
     /// # Errors
     /// What the store says; what it left is for the next process.
     pub async fn discard(self) -> Result<(), LakeError> {
-        let discarded = self.writer.discard().await;
-        self.table.close().await;
+        let Self { table, writer, .. } = self;
+        let discarded = writer.discard().await;
+        // A journal has no journal, but its table does not know that.
+        Box::pin(table.close()).await;
         discarded
     }
 

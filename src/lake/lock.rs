@@ -5,8 +5,9 @@
 //! does. Taking, renewing and giving back each put the next one; whoever does removes those below the newest two.
 //!
 //! A holder that died is told without comparing the clocks of two machines: who waits sees, on its own clock, that the newest
-//! object stayed the same for a whole lease, and then puts the next one. A holder renews well within its lease. One that could
-//! not, because the store was away or the machine slept, finds that the next number is taken ([`LakeError::LockLost`]) and gives up.
+//! object stayed the same for a whole lease, and then puts the next one. A task beside the holder's work renews the lease well within
+//! its time. When it could not, because the store was away or the machine slept, the holder finds that the next number is
+//! taken ([`LakeError::LockLost`]) and gives up.
 //!
 //! Between that look and its commit the lock may still go to somebody else, and no lock of this kind can prevent it. Nor need
 //! it: the commit is fenced by the table's version, and every file that it removes must still be active. The lock keeps two
@@ -19,8 +20,10 @@ use super::patience::Patience;
 use super::table::LakeTable;
 use crate::base::Backoff;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// How long a holder is believed that says nothing new.
@@ -40,19 +43,37 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Whoever waits longer says so again.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Attempts to give the lock back.
+const RELEASES_MAX: usize = 3;
+
+/// Where an object cannot be read.
+const UNKNOWN: &str = "an unknown process";
+
 /// What this process holds: another task's lock is told from one that was dropped.
 static HELD_HERE: Mutex<BTreeSet<Uuid>> = Mutex::new(BTreeSet::new());
 
-/// The right to rewrite files of a table. Dropped without [`Self::release`], it is free for this process at once, and for others
-/// when its lease has passed.
+/// The right to rewrite files of a table, kept by a task of its own until it is given back. Dropped without [`Self::release`], it is free
+/// for this process at once, and for others when its lease has passed.
 pub struct TableLock {
+    held: Arc<AsyncMutex<Held>>,
+    keeper: Option<Keeper>,
+}
+
+/// A lock that was taken.
+struct Held {
     entries: LockEntries,
     holder: Holder,
-    patience: Patience,
     /// The number of the newest own object.
     number: u64,
-    /// When it was about to be put.
-    renewed: Instant,
+}
+
+/// The task that renews; it ends with its owner.
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Who takes the lock, and for how long without a word.
@@ -72,8 +93,9 @@ impl Holder {
     }
 
     /// That follows the slot whose progress it is.
-    fn following(self, feed: String) -> Self {
-        Self { feed, ..self }
+    fn following(mut self, feed: String) -> Self {
+        self.feed = feed;
+        self
     }
 
     pub(super) fn of(process: Uuid, what: &'static str, lease: Duration) -> Self {
@@ -124,9 +146,15 @@ impl TableLock {
     /// [`LakeError::LockHeld`] when nobody waits any more, and what the store says.
     pub async fn acquire(table: &LakeTable, what: &'static str, patience: &Patience) -> Result<TableLock, LakeError> {
         let holder = Holder::of_this_process(what).following(table.rules.progress.app_id());
-        Self::acquire_as(table, holder, patience).await
+        Ok(Self::acquire_as(table, holder, patience).await?.kept())
     }
 
+    pub(super) fn kept(mut self) -> Self {
+        self.keeper = Some(Keeper(tokio::spawn(keep(Arc::clone(&self.held)))));
+        self
+    }
+
+    /// For somebody else, and without a keeper.
     pub(super) async fn acquire_as(
         table: &LakeTable,
         holder: Holder,
@@ -144,58 +172,92 @@ impl TableLock {
                 vigil.wait(&entries.location, patience).await?;
                 continue;
             }
-            let (number, renewed) = (newest.saturating_add(1), Instant::now());
+            let number = newest.saturating_add(1);
             if entries.put(number, &holder.entry(State::Held), patience).await? == Placed::Newest {
                 vigil.ended(&entries.location);
-                return Ok(Self { entries, holder, patience: patience.clone(), number, renewed });
+                let held = Held { entries, holder, number };
+                return Ok(Self { held: Arc::new(AsyncMutex::new(held)), keeper: None });
             }
         }
-    }
-
-    /// To be called again and again during long work: renews the lease when it is time, and does nothing otherwise.
-    ///
-    /// # Errors
-    /// [`LakeError::LockLost`] when somebody else follows: the work is to be given up. And what the store says.
-    pub async fn renew(&mut self) -> Result<(), LakeError> {
-        if self.renewed.elapsed() < self.holder.lease / RENEWALS_PER_LEASE {
-            return Ok(());
-        }
-        let (number, renewed) = (self.number.saturating_add(1), Instant::now());
-        match self.entries.put(number, &self.holder.entry(State::Held), &self.patience).await? {
-            Placed::Newest => (self.number, self.renewed) = (number, renewed),
-            Placed::Late => return Err(self.lost().await),
-        }
-        Ok(())
     }
 
     /// Whether nobody else follows, asked of the store: right before a commit.
     ///
     /// # Errors
-    /// As [`Self::renew`].
-    pub async fn still_held(&mut self) -> Result<(), LakeError> {
-        self.renew().await?;
-        if self.entries.newest(&self.patience).await? == self.number { Ok(()) } else { Err(self.lost().await) }
+    /// [`LakeError::LockLost`] when somebody else follows: the work is to be given up. And what the store says.
+    pub async fn still_held(&self, patience: &Patience) -> Result<(), LakeError> {
+        self.held.lock().await.look(patience).await
     }
 
     /// Gives the lock back. An attempt: what cannot be said now is told by the lease.
-    pub async fn release(self) {
-        let released = self.holder.entry(State::Released);
-        let put = self.entries.put(self.number.saturating_add(1), &released, &Patience::none()).await;
-        match put {
-            Ok(Placed::Newest) => {}
-            Ok(Placed::Late) => tracing::debug!(location = self.entries.location, "the lock had gone to somebody else"),
-            Err(error) => tracing::debug!(%error, "the lock ends with its lease"),
+    pub async fn release(mut self) {
+        drop(self.keeper.take());
+        if let Err(error) = self.held.lock().await.release().await {
+            tracing::debug!(%error, "the lock ends with its lease");
         }
     }
 
-    async fn lost(&self) -> LakeError {
-        let unknown = || "an unknown process".to_owned();
-        let newest = match self.entries.newest(&Patience::none()).await {
-            Ok(newest) => self.entries.read(newest, &Patience::none()).await.ok().flatten(),
-            Err(_) => None,
-        };
-        let by = newest.map_or_else(unknown, |entry| entry.who());
-        LakeError::LockLost { location: self.entries.location.clone(), by }
+    #[cfg(test)]
+    pub(super) async fn renew(&self, patience: &Patience) -> Result<(), LakeError> {
+        self.held.lock().await.renew(patience).await
+    }
+}
+
+/// Renews a lock's lease until somebody else has it. An outage is waited out here and not in a request, so that the holder's own
+/// questions come through.
+async fn keep(held: Arc<AsyncMutex<Held>>) {
+    let mut wait = held.lock().await.holder.lease / RENEWALS_PER_LEASE;
+    loop {
+        tokio::time::sleep(wait).await;
+        let mut held = held.lock().await;
+        wait = held.holder.lease / RENEWALS_PER_LEASE;
+        match held.renew(&Patience::none()).await {
+            Ok(()) => {}
+            // The holder learns it when it asks.
+            Err(LakeError::LockLost { .. }) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the lock is renewed a little later");
+                wait = LONGEST_WAIT.min(wait);
+            }
+        }
+    }
+}
+
+impl Held {
+    async fn renew(&mut self, patience: &Patience) -> Result<(), LakeError> {
+        let number = self.number.saturating_add(1);
+        match self.entries.put(number, &self.holder.entry(State::Held), patience).await? {
+            Placed::Newest => self.number = number,
+            Placed::Late => self.look(patience).await?,
+        }
+        Ok(())
+    }
+
+    /// The newest object is this holder's, whether or not it knows of having put it: an answer may have been lost.
+    async fn look(&mut self, patience: &Patience) -> Result<(), LakeError> {
+        let newest = self.entries.newest(patience).await?;
+        if newest == self.number {
+            return Ok(());
+        }
+        let found = self.entries.read(newest, patience).await?;
+        if found.as_ref().is_some_and(|found| found.holder == self.holder.id && found.state == State::Held) {
+            self.number = newest;
+            return Ok(());
+        }
+        let by = found.map_or_else(|| UNKNOWN.to_owned(), |found| found.who());
+        Err(LakeError::LockLost { location: self.entries.location.clone(), by })
+    }
+
+    async fn release(&mut self) -> Result<(), LakeError> {
+        let (released, patience) = (self.holder.entry(State::Released), Patience::none());
+        // A renewal that was cut off may arrive in between.
+        for _ in 0..RELEASES_MAX {
+            self.look(&patience).await?;
+            if self.entries.put(self.number.saturating_add(1), &released, &patience).await? == Placed::Newest {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -240,7 +302,7 @@ impl Vigil {
         let since = *self.waiting.get_or_insert(now);
         let (by, what) = match &self.entry {
             Some(entry) => (entry.who(), entry.what.clone()),
-            None => ("an unknown process".to_owned(), "unknown".to_owned()),
+            None => (UNKNOWN.to_owned(), "unknown".to_owned()),
         };
         let said_before = self.reported.map(|reported| now.duration_since(reported));
         if said_before.is_none_or(|passed| passed >= REPORT_INTERVAL) {

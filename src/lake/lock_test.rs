@@ -20,7 +20,7 @@ fn process() -> Holder {
     Holder::of(Uuid::new_v4(), "rewrite", LONG)
 }
 
-/// One that renews at every call, and is followed as soon as it is looked at.
+/// One that is followed as soon as it is looked at.
 fn fleeting() -> Holder {
     Holder::of(Uuid::new_v4(), "rewrite", Duration::ZERO)
 }
@@ -50,8 +50,8 @@ async fn l3_two_processes_never_hold_the_lock_at_once() {
         objects(&lake),
         (vec!["0000000000000001.json".to_owned(), "0000000000000002.json".to_owned()], "released".to_owned())
     );
-    let mut second = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
-    second.still_held().await.unwrap();
+    let second = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
+    second.still_held(&Patience::none()).await.unwrap();
 }
 
 #[tokio::test]
@@ -78,13 +78,13 @@ async fn a_dead_holder_is_followed_when_its_lease_has_passed() {
 async fn a_holder_that_was_followed_is_told_before_its_commit() {
     let lake = Lake::new();
     let table = table(&lake.location).await;
-    let mut slow = TableLock::acquire_as(&table, fleeting(), &Patience::none()).await.unwrap();
-    slow.renew().await.unwrap();
-    let mut next = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
-    assert!(matches!(slow.renew().await, Err(LakeError::LockLost { .. })));
-    assert!(matches!(slow.still_held().await, Err(LakeError::LockLost { .. })));
+    let slow = TableLock::acquire_as(&table, fleeting(), &Patience::none()).await.unwrap();
+    slow.renew(&Patience::none()).await.unwrap();
+    let next = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
+    assert!(matches!(slow.renew(&Patience::none()).await, Err(LakeError::LockLost { .. })));
+    assert!(matches!(slow.still_held(&Patience::none()).await, Err(LakeError::LockLost { .. })));
     slow.release().await;
-    next.still_held().await.unwrap();
+    next.still_held(&Patience::none()).await.unwrap();
 }
 
 /// Its number was free again, because the objects of those that followed were removed.
@@ -92,16 +92,15 @@ async fn a_holder_that_was_followed_is_told_before_its_commit() {
 async fn an_object_below_the_newest_counts_for_nothing() {
     let lake = Lake::new();
     let table = table(&lake.location).await;
-    let mut slow = TableLock::acquire_as(&table, fleeting(), &Patience::none()).await.unwrap();
+    let slow = TableLock::acquire_as(&table, fleeting(), &Patience::none()).await.unwrap();
     for _ in 0..3 {
         TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap().release().await;
     }
-    let last = process();
-    let mut last = TableLock::acquire_as(&table, last, &Patience::none()).await.unwrap();
+    let last = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
     assert_eq!(objects(&lake).0, ["0000000000000007.json", "0000000000000008.json"]);
-    assert!(matches!(slow.renew().await, Err(LakeError::LockLost { .. })));
+    assert!(matches!(slow.renew(&Patience::none()).await, Err(LakeError::LockLost { .. })));
     assert_eq!(objects(&lake).0, ["0000000000000007.json", "0000000000000008.json"]);
-    last.still_held().await.unwrap();
+    last.still_held(&Patience::none()).await.unwrap();
 }
 
 #[tokio::test]
@@ -128,7 +127,7 @@ async fn a_waiting_process_gets_the_lock_when_it_is_given_back() {
     let first = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
     let patience = Patience::until(given_up);
     let (second, ()) = futures::join!(TableLock::acquire_as(&table, process(), &patience), first.release());
-    second.unwrap().still_held().await.unwrap();
+    second.unwrap().still_held(&Patience::none()).await.unwrap();
 }
 
 #[tokio::test]
@@ -157,15 +156,15 @@ async fn an_outage_is_waited_out_and_a_lost_answer_is_no_other_holder() {
     let patience = Patience::until(given_up);
     store.expect(Request::List, &[Fault::Reject]);
     store.expect(Request::PutData, &[Fault::Reject, Fault::FailAfterWrite]);
-    let mut lock = TableLock::acquire_as(&table, fleeting(), &patience).await.unwrap();
+    let lock = TableLock::acquire_as(&table, fleeting(), &patience).await.unwrap();
     assert_eq!(store.left(), 0);
     store.expect(Request::PutData, &[Fault::FailAfterWrite]);
     store.expect(Request::List, &[Fault::Reject]);
-    lock.renew().await.unwrap();
-    lock.still_held().await.unwrap();
+    lock.renew(&patience).await.unwrap();
+    lock.still_held(&patience).await.unwrap();
     assert_eq!(store.left(), 0);
     store.expect(Request::PutData, &[Fault::Deny]);
-    assert!(matches!(lock.renew().await, Err(LakeError::Store { .. })), "a definite error is not waited for");
+    assert!(matches!(lock.renew(&patience).await, Err(LakeError::Store { .. })), "a definite error is not waited for");
 }
 
 #[tokio::test]
@@ -190,4 +189,41 @@ async fn tables_readers_and_the_search_for_orphans_pass_over_the_lock() {
     assert!(metrics.files_deleted.iter().all(|path| !path.contains("_lakebed")), "{:?}", metrics.files_deleted);
     assert_eq!(objects(&lake).1, "held");
     lock.release().await;
+}
+
+/// A renewal whose answer was lost is the holder's own, and one that was cut off does not stand in the way of giving back.
+#[tokio::test]
+async fn a_renewal_that_nobody_knows_of_is_the_holders_own() {
+    let lake = Lake::new();
+    drop(table(&lake.location).await);
+    let (location, store) = lake.with_script(&[]);
+    let table = LakeTable::open(&location, PATH, &security_event(), &progress()).await.unwrap();
+    let lock = TableLock::acquire_as(&table, process(), &Patience::none()).await.unwrap();
+    store.expect(Request::PutData, &[Fault::FailAfterWrite]);
+    assert!(lock.renew(&Patience::none()).await.is_err());
+    lock.still_held(&Patience::none()).await.unwrap();
+    store.expect(Request::PutData, &[Fault::FailAfterWrite]);
+    assert!(lock.renew(&Patience::none()).await.is_err());
+    lock.release().await;
+    assert_eq!(
+        objects(&lake),
+        (vec!["0000000000000003.json".to_owned(), "0000000000000004.json".to_owned()], "released".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_lock_is_renewed_beside_the_work_under_it() {
+    let lake = Lake::new();
+    let table = table(&lake.location).await;
+    let brief = Holder::of(Uuid::new_v4(), "rewrite", Duration::from_millis(30));
+    let lock = TableLock::acquire_as(&table, brief, &Patience::none()).await.unwrap().kept();
+    let renewed = async {
+        while objects(&lake).0.last().unwrap() < &"0000000000000004.json".to_owned() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.unwrap();
+    lock.still_held(&Patience::none()).await.unwrap();
+    lock.release().await;
+    assert_eq!(objects(&lake).1, "released");
 }

@@ -3,6 +3,7 @@
 use super::actions::{self, CHECKPOINT_INTERVAL, Metadata, Protocol};
 use super::checkpoint::Checkpoints;
 use super::error::LakeError;
+use super::journal::JournalSlot;
 use super::location::{LakeLocation, shown};
 use super::log::{LOG_FOLDER, Log, LogState};
 use super::progress::{APPLICATION_PREFIX, Durable, Progress};
@@ -12,7 +13,7 @@ use chrono::Utc;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use uuid::Uuid;
 
 /// The profile's protocol versions (L4).
@@ -45,6 +46,8 @@ pub struct LakeTable {
     /// Fail points around the log entries of its appends.
     pub(super) points: [&'static str; 2],
     pub(super) schema: Arc<LakeSchema>,
+    /// Its journal, once an entry was written.
+    pub(super) journal: JournalSlot,
 }
 
 impl LakeTable {
@@ -156,9 +159,15 @@ impl LakeTable {
         self.checkpoints.set_interval(commits);
     }
 
-    /// Waits for a checkpoint that is being written.
+    /// Waits for a checkpoint that is being written, here and in the journal.
     pub async fn close(mut self) {
         self.checkpoints.join().await;
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(journal) = journal
+            && let Err(error) = journal.discard().await
+        {
+            tracing::debug!(%error, "what the journal left behind is removed later");
+        }
     }
 }
 
@@ -218,6 +227,7 @@ impl Place {
             checkpoints,
             points: ["lake.before_log_write", "lake.after_log_write"],
             schema,
+            journal: JournalSlot::default(),
         })
     }
 }

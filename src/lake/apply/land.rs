@@ -12,12 +12,8 @@ use crate::lake::table::LakeTable;
 use crate::lake::writer::{TableWriter, WriterOptions};
 use crate::ops::fail_points;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-
-/// How often the lock is looked after while a rewrite is planned.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a rewrite may take.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +53,10 @@ impl LakeTable {
         // One rewrite at a time: what it holds in memory is budgeted once.
         static TURN: Semaphore = Semaphore::const_new(1);
         let _turn = TURN.acquire().await;
-        let mut lock = TableLock::acquire(self, "rewrite", patience).await?;
+        let lock = TableLock::acquire(self, "rewrite", patience).await?;
         fail_points::reach("lock.after_acquire");
         let segment = Arc::new(segment);
-        let landed = self.land_planned(&segment, joined, rewriter, &mut lock, at, patience).await;
+        let landed = self.land_planned(&segment, joined, rewriter, &lock, at, patience).await;
         fail_points::reach("lock.before_release");
         lock.release().await;
         let (kept, figures) = landed?;
@@ -81,16 +77,19 @@ impl LakeTable {
         segment: &Arc<Segment>,
         joined: &[StagedFile],
         rewriter: &Rewriter,
-        lock: &mut TableLock,
+        lock: &TableLock,
         at: Lsn,
         patience: &Patience,
     ) -> Result<(Vec<usize>, Figures), LakeError> {
         let (before, mut waiting) = (self.recorded, patience.begin());
         let mut planned: Option<(Plan, OldImages)> = None;
         loop {
-            let known = self.version;
             let attempt = self.attempt(&mut planned, segment, joined, rewriter, lock, at, patience).await;
             if let Err(error) = attempt {
+                // Whoever has the lock now may be rewriting the same files: the next start asks for it again.
+                if matches!(error, LakeError::LockLost { .. }) {
+                    return Err(error);
+                }
                 self.settle(&mut waiting, error).await?;
             }
             if self.recorded == at {
@@ -100,18 +99,16 @@ impl LakeTable {
                 return Err(LakeError::Overtaken { location: self.log.location.clone(), version: self.version });
             }
             // Whatever moved the table, the plan stands on a version that is no longer the newest.
-            if self.version != known
-                && let Some((plan, images)) = planned.take()
-            {
+            if let Some((plan, images)) = planned.take_if(|(plan, _)| plan.version != self.version) {
                 plan.abandon().await;
-                images.close().await;
+                images.forget().await;
             }
         }
         waiting.worked(&self.log.location);
         let Some((plan, images)) = planned else {
             return Err(LakeError::Overtaken { location: self.log.location.clone(), version: self.version });
         };
-        images.close().await;
+        images.close();
         let Plan { mut writer, kept, figures, .. } = plan;
         writer.committed(self).await;
         if let Err(error) = writer.discard().await {
@@ -127,7 +124,7 @@ impl LakeTable {
         segment: &Arc<Segment>,
         joined: &[StagedFile],
         rewriter: &Rewriter,
-        lock: &mut TableLock,
+        lock: &TableLock,
         at: Lsn,
         patience: &Patience,
     ) -> Result<(), LakeError> {
@@ -136,9 +133,9 @@ impl LakeTable {
         }
         let (plan, images) = match planned {
             Some(planned) => planned,
-            none => none.insert(self.plan(segment, rewriter, lock, patience).await?),
+            none => none.insert(self.plan(segment, rewriter, patience).await?),
         };
-        lock.still_held().await?;
+        lock.still_held(patience).await?;
         images.land(at, patience).await?;
         let kept = plan.kept.iter().filter_map(|place| segment.files.get(*place));
         let added: Vec<&StagedFile> = plan.added.iter().chain(kept).chain(joined).collect();
@@ -151,7 +148,6 @@ impl LakeTable {
         &mut self,
         segment: &Arc<Segment>,
         rewriter: &Rewriter,
-        lock: &mut TableLock,
         patience: &Patience,
     ) -> Result<(Plan, OldImages), LakeError> {
         self.catch_up().await?;
@@ -163,14 +159,7 @@ impl LakeTable {
             round_bytes: rewriter.round_bytes,
         };
         let (segment, reactor) = (Arc::clone(segment), Handle::current());
-        let mut making = tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(planner.plan(&segment))));
-        let made = loop {
-            tokio::select! {
-                made = &mut making => break made,
-                // Whoever lost the lock learns it before the commit.
-                () = tokio::time::sleep(RENEWAL_INTERVAL) => lock.renew().await?,
-            }
-        };
+        let made = tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(planner.plan(&segment)))).await;
         let made = made.map_err(|error| LakeError::Encode {
             location: self.log.location.clone(),
             reason: format!("planning a rewrite stopped ({error})"),

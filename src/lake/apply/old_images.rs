@@ -1,4 +1,4 @@
-//! Rows of the lake that went, on their way to the journal.
+//! The rows that a rewrite takes out of the lake, as they were, on their way to the journal.
 
 use super::steps::Transaction;
 use crate::base::{Lsn, Partition};
@@ -11,12 +11,13 @@ use crate::lake::table::LakeTable;
 use crate::lake::writer::WriterOptions;
 use deltalake::arrow::array::RecordBatch;
 
-/// The old images of one plan. The journal is opened, or made, when the first one comes.
+/// The old images of one plan. The journal is opened, or made, for the first of them; afterwards the table keeps it open for the next
+/// plan.
 pub(super) struct OldImages {
     place: JournalPlace,
     options: WriterOptions,
     patience: Patience,
-    journal: Option<Journal>,
+    journal: Option<Box<Journal>>,
 }
 
 impl OldImages {
@@ -24,8 +25,8 @@ impl OldImages {
         Self { place: JournalPlace::beside(table), options, patience, journal: None }
     }
 
-    /// Takes rows that one transaction changed or removed, unless the journal has them already: it lands before the table, so that
-    /// after a crash between the two it is ahead.
+    /// Rows of one partition that go by one operation of one transaction. What the journal holds already is there since an attempt
+    /// whose table commit did not follow.
     pub(super) async fn keep(
         &mut self,
         partition: Partition,
@@ -35,18 +36,18 @@ impl OldImages {
     ) -> Result<(), LakeError> {
         let journal = match &mut self.journal {
             Some(journal) => journal,
-            none => none.insert(Journal::at(&self.place, self.options, self.patience.clone()).await?),
+            none => none.insert(self.place.take_or_open(self.options, &self.patience).await?),
         };
-        let Transaction { commit_lsn, commit_time_micros, xid, .. } = *transaction;
-        if journal.holds(commit_lsn) {
+        if journal.holds(transaction.commit_lsn) {
             return Ok(());
         }
+        let Transaction { commit_lsn, commit_time_micros, xid, .. } = *transaction;
         let entry = JournalEntry { operation, commit_lsn, commit_time_micros, xid };
         let rows = journal.rows(old, &vec![entry; old.num_rows()])?;
         journal.write(PartitionBatch { partition, rows, xids: None, eras: None }).await
     }
 
-    /// Commits them, up to `at`; once is enough.
+    /// Before the table's own commit, so that no row goes without its entry.
     pub(super) async fn land(&mut self, at: Lsn, patience: &Patience) -> Result<(), LakeError> {
         match &mut self.journal {
             Some(journal) => journal.land(at, patience).await,
@@ -54,12 +55,19 @@ impl OldImages {
         }
     }
 
-    /// What was not committed is removed.
-    pub(super) async fn close(self) {
+    /// The plan will not be committed.
+    pub(super) async fn forget(self) {
         if let Some(journal) = self.journal
             && let Err(error) = journal.discard().await
         {
-            tracing::debug!(%error, "what the journal's writer left behind is removed later");
+            tracing::debug!(%error, "what a rewrite left behind is removed later");
+        }
+    }
+
+    /// The plan was committed.
+    pub(super) fn close(self) {
+        if let Some(journal) = self.journal {
+            self.place.put_back(journal);
         }
     }
 }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// What a rewrite will commit, beside the position.
 pub(super) struct Plan {
+    /// The version that it stands on.
+    pub(super) version: u64,
     /// Files of the lake that go.
     pub(super) removed: Vec<ActiveFile>,
     /// Files that stand for them, and the versions that patches made.
@@ -63,7 +65,8 @@ impl Planner {
         match self.steps(segment).await {
             Ok(plan) => {
                 let (removed, added, kept, figures) = plan;
-                Ok((Plan { removed, added, kept, writer: self.writer, figures }, self.images))
+                let version = self.version;
+                Ok((Plan { version, removed, added, kept, writer: self.writer, figures }, self.images))
             }
             Err(error) => Err((error, self.writer)),
         }
