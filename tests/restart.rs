@@ -114,7 +114,7 @@ const INSERT: &str = "INSERT INTO public.security_event SELECT gen_random_uuid()
 #[tokio::test]
 async fn d3_a_truncate_or_a_value_that_no_column_holds_stops_with_a_definite_error() {
     for (told, sql) in [
-        ("infinite timestamp", "UPDATE public.security_event SET expires_at = 'infinity'"),
+        ("infinite timestamp", "UPDATE public.security_event SET created_at = 'infinity'"),
         ("TRUNCATE", "TRUNCATE public.security_event"),
     ] {
         let site = Site::small().await;
