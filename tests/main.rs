@@ -19,6 +19,7 @@ mod equality;
 mod faults;
 mod house;
 mod lineage;
+mod mixed;
 mod parking;
 mod refusals;
 mod remedies;

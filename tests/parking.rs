@@ -1,6 +1,7 @@
 //! A definite error has a way out: the table stands still, or the transaction is stepped over; the others go on.
 
-use crate::support::{RunningRun, Site, assert_lake_equals_source, lake_rows, load};
+use crate::support::{RunningRun, Site, assert_lake_equals_source, lake_rows, load, until};
+use chrono::Datelike;
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::{ClusterOptions, ServerKind};
 
@@ -13,10 +14,14 @@ const STANDS_STILL: &str = "the table stands still from here on";
 
 /// Streams whatever it can; `on_error` is security_event's.
 async fn site(on_error: &str) -> Site {
-    let setting = ("logical_decoding_work_mem".to_owned(), "64kB".to_owned());
+    site_with(on_error, &[("logical_decoding_work_mem", "64kB")]).await
+}
+
+async fn site_with(on_error: &str, settings: &[(&str, &str)]) -> Site {
+    let extra_settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let site = Site::with_options(ClusterOptions {
         server: ServerKind::Debian15,
-        extra_settings: vec![setting],
+        extra_settings,
         ..ClusterOptions::default()
     })
     .await;
@@ -126,4 +131,71 @@ async fn a_transaction_is_stepped_over_when_the_operator_says_so() {
         assert!(status.contains(&lsn), "{status}");
         site.cluster.stop().await;
     }
+}
+
+/// What the log says about the slot.
+const NEAR_LOSS: &str = "the slot comes near its loss";
+/// Percent of `max_slot_wal_keep_size` that can still be written before the slot may be lost.
+const HEADROOM: &str =
+    "SELECT safe_wal_size * 100 / (96 * 1048576) FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+
+/// A folder that leads to itself: every write below it fails, for root too, by an error that says nothing for good.
+fn break_folders(table: &std::path::Path) {
+    let year = chrono::Utc::now().year();
+    for folder in [year - 1, year, year + 1].map(|year| format!("year={year}")) {
+        std::os::unix::fs::symlink(&folder, table.join(&folder)).unwrap();
+    }
+}
+
+/// The store takes nothing of one table but its log, for a reason that may pass. That is waited out for as long as the slot has headroom;
+/// before the slot is lost for its sake the table is parked, and the other one goes on.
+#[tokio::test]
+async fn a_table_whose_store_keeps_failing_is_parked_before_the_slot_is_lost_for_its_sake() {
+    let site = site_with("park", &[("max_slot_wal_keep_size", "96MB"), ("wal_keep_size", "0")]).await;
+    break_folders(&site.lake().join("security_event"));
+    let waits = "the store fails for now; everything is kept and tried again";
+    let mut run = start(&site, &[STANDS_STILL, waits, NEAR_LOSS]).await;
+    site.insert_events(5, 1).await;
+    site.sql(&load::hook_results(3, 1)).await;
+    until("the outage is felt", || run.log().contains(waits)).await;
+    let noise = "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000)) FROM generate_series(1, 2)";
+    while site.value(HEADROOM).await.parse::<i64>().unwrap() >= 10 {
+        assert!(!run.log().contains(STANDS_STILL), "there was headroom left:\n{}", run.log());
+        site.sql(noise).await;
+    }
+    until("the table is parked", || run.log().contains(STANDS_STILL)).await;
+    assert!(!run.has_ended(), "{}", run.log());
+    site.sql(&load::hook_results(20, 1)).await;
+    wait_until_acknowledged(&site).await;
+    end(run).await;
+    assert_eq!(assert_lake_equals_source(&site, HOOKS, "created_at", "day").await, 23);
+    let status = site.lakebed(&["status", "--json"]).await.stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(status["tables"][0]["parked_since_lsn"].is_string(), "{status}");
+    assert!(status["tables"][1]["parked_since_lsn"].is_null(), "{status}");
+    let (kind, reason) = (&status["findings"][0]["kind"], status["findings"][0]["reason"].as_str().unwrap());
+    assert_eq!(kind, "parked");
+    for words in
+        ["the replication slot was about to be lost for this table's sake", "the store failed", "security_event"]
+    {
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    // The store works again; the table stands still all the same, until it begins anew.
+    for folder in std::fs::read_dir(site.lake().join("security_event")).unwrap().map(|entry| entry.unwrap().path()) {
+        if folder.is_symlink() {
+            std::fs::remove_file(folder).unwrap();
+        }
+    }
+    site.wait_for(INACTIVE).await;
+    let run = start(&site, &[NEAR_LOSS]).await;
+    site.insert_events(5, 1).await;
+    site.sql(&load::hook_results(20, 1)).await;
+    wait_until_acknowledged(&site).await;
+    // What pinned the WAL has gone; a checkpoint lets the slot move on.
+    site.sql("CHECKPOINT").await;
+    site.wait_for(&format!("SELECT ({HEADROOM}) > 50 AND wal_status = 'reserved' FROM pg_replication_slots")).await;
+    end(run).await;
+    assert_eq!(lake_rows(&site, "security_event").await, 0);
+    assert_eq!(assert_lake_equals_source(&site, HOOKS, "created_at", "day").await, 43);
+    site.cluster.stop().await;
 }

@@ -1,31 +1,12 @@
 //! Which fault strikes next, whom, and when.
 
+use crate::support::dice::Dice;
 use std::time::Duration;
 
 /// From the end of one fault to the next, on average. With what the faults themselves take it is one about every 8 s.
 const MEAN_INTERVAL: Duration = Duration::from_secs(6);
 
-/// SplitMix64: the same seed makes the same soak on every version of every library.
-pub(crate) struct Dice(u64);
-
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 to `limit - 1`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
     pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }

@@ -1,9 +1,10 @@
 //! Everything that a soak owns: the servers, the pipelines, the writers, and the loop in which faults strike.
 
-use crate::chaos::{Dice, Fault};
+use crate::chaos::Fault;
 use crate::keeper::Keeper;
 use crate::options::Options;
 use crate::report::Figures;
+use crate::support::dice::Dice;
 use crate::support::s3::S3;
 use crate::support::{DATABASE, Site, load};
 use crate::writers::Writers;

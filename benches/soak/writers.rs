@@ -1,6 +1,6 @@
 //! Sessions that write: each has its own mixture, pace and dice, and connects again when the server was killed.
 
-use crate::chaos::Dice;
+use crate::support::dice::Dice;
 use crate::support::load::Kind;
 use lakebed::demo::Connection;
 use std::sync::Arc;

@@ -134,7 +134,7 @@ def check_columns(connection, options, columns):
         if found[name] != expected[name]:
             raise Differs(f"column {name} is {found[name]} in the lake, {expected[name]} is expected")
     for name in found:
-        if name not in expected:
+        if name not in expected and name not in options.retired:
             raise Differs(f"column {name} is in the lake only")
 
 
@@ -278,9 +278,11 @@ def parse_arguments():
     parser.add_argument("--partition-column", required=True)
     parser.add_argument("--partition-by", choices=sorted(PARTITION_COLUMNS), default="day")
     parser.add_argument("--time-zone", default="UTC", help="in which a timestamptz partition column is cut")
+    parser.add_argument("--retired", default="", help="columns that only the lake may still have, by commas; not compared")
     parser.add_argument("--header", action="store_true", help="the export begins with a line of names")
     options = parser.parse_args()
     options.key = [name for name in options.key.split(",") if name]
+    options.retired = [name for name in options.retired.split(",") if name]
     columns = parse_columns(options.columns)
     names = [column.name for column in columns]
     for name in [*options.key, options.partition_column]:

@@ -1,5 +1,6 @@
 //! A site: a real PostgreSQL of its own with the customer's tables, a lake folder, a pipeline file, and the real binary.
 
+pub mod dice;
 pub mod files;
 mod lane;
 pub mod load;
@@ -15,7 +16,9 @@ pub use process::complaints;
 pub use process::lakebed_under_permissions;
 pub use process::{Finished, RunningRun, lakebed};
 #[allow(unused_imports, reason = "the soak compares whole tables only")]
-pub use reader::{assert_lake_equals_source, assert_text_columns_equal_source, compare, lake_rows};
+pub use reader::{
+    Value, assert_lake_equals_source, assert_text_columns_equal_source, compare, compare_without, delta_rows, lake_rows,
+};
 
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::generator::{Generator, GeneratorOptions};

@@ -25,7 +25,7 @@ pub async fn assert_text_columns_equal_source(
     text_columns: &[&str],
 ) -> u64 {
     let folder = site.lake().join(table.rsplit('.').next().unwrap());
-    compare_with(&site.cluster, site.folder(), &folder, table, (partition_column, partition_by), text_columns)
+    compare_with(&site.cluster, site.folder(), &folder, table, (partition_column, partition_by), text_columns, &[])
         .await
         .unwrap_or_else(|difference| panic!("{table}: {difference}"))
 }
@@ -39,7 +39,19 @@ pub async fn compare(
     table: &str,
     partition: (&str, &str),
 ) -> Result<u64, String> {
-    compare_with(cluster, scratch, folder, table, partition, &[]).await
+    compare_with(cluster, scratch, folder, table, partition, &[], &[]).await
+}
+
+/// The same where the lake keeps columns that the source has dropped.
+pub async fn compare_without(
+    retired: &[String],
+    cluster: &Cluster,
+    scratch: &Path,
+    folder: &Path,
+    table: &str,
+    partition: (&str, &str),
+) -> Result<u64, String> {
+    compare_with(cluster, scratch, folder, table, partition, &[], retired).await
 }
 
 async fn compare_with(
@@ -49,6 +61,7 @@ async fn compare_with(
     table: &str,
     partition: (&str, &str),
     text_columns: &[&str],
+    retired: &[String],
 ) -> Result<u64, String> {
     let text_columns = text_columns.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     let columns = value(
@@ -79,7 +92,7 @@ async fn compare_with(
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/compare.py"))
         .arg(folder)
         .arg(&export)
-        .args(["--columns", &columns, "--key", &key])
+        .args(["--columns", &columns, "--key", &key, "--retired", &retired.join(",")])
         .args(["--partition-column", partition.0, "--partition-by", partition.1])
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -124,4 +137,38 @@ pub async fn lake_rows(site: &Site, table: &str) -> u64 {
     let sql = format!("SELECT count(*) AS n FROM {table}");
     let printed = site.lakebed(&["query", "--format", "csv", "-c", &sql]).await.succeeded().stdout;
     printed.lines().nth(1).unwrap().parse().unwrap()
+}
+
+/// How a column is read by [`delta_rows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    Text,
+    /// Microseconds since 1970 of a timestamp.
+    Micros,
+    /// SHA-256 of a text, in hexadecimal digits.
+    Digest,
+}
+
+/// Some columns of every row of the Delta table in a folder, as text; NULL for a column that it does not have, no row where there is no
+/// table.
+pub async fn delta_rows(folder: &Path, columns: &[(&str, Value)]) -> Vec<Vec<Option<String>>> {
+    let pairs: Vec<(&str, &str)> = columns
+        .iter()
+        .map(|(name, value)| match value {
+            Value::Text => (*name, "text"),
+            Value::Micros => (*name, "micros"),
+            Value::Digest => (*name, "digest"),
+        })
+        .collect();
+    let output = Command::new(python())
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/rows.py"))
+        .arg(folder)
+        .arg(serde_json::to_string(&pairs).unwrap())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
