@@ -2,7 +2,7 @@
 //! stays where it is.
 
 use super::merge::SelectedRows;
-use super::view::View;
+use super::view::{View, ViewFile};
 use super::walk::{FileRow, Moved};
 use crate::lake::error::LakeError;
 use deltalake::arrow::datatypes::SchemaRef;
@@ -13,20 +13,27 @@ use std::collections::{BTreeMap, HashMap};
 /// Every column of a row in one number.
 type RowDigest = [u8; 32];
 
-/// Takes back what nets to nothing.
+/// Takes back what nets to nothing: the lake's row goes on in the place of the one that was inserted, and shares its fate.
 pub(super) async fn take_back(view: &mut View, moved: Vec<Moved>, schema: &SchemaRef) -> Result<u64, LakeError> {
     // A row that goes to another partition cannot be equal.
     let partition = |place: FileRow| view.files.get(place.file).map(|file| file.partition);
     let moved: Vec<Moved> = moved.into_iter().filter(|moved| partition(moved.from) == partition(moved.to)).collect();
     let digests = digests(view, moved.iter().flat_map(|moved| [moved.from, moved.to]), schema).await?;
+    // Rows of the segment that a row of the lake stands for.
+    let mut stands_for: HashMap<FileRow, FileRow> = HashMap::new();
     let mut taken_back = 0;
     for Moved { from, label, to } in moved {
-        if digests.get(&from) != digests.get(&to) {
-            continue;
-        }
+        let is_in_the_lake = view.files.get(from.file).is_some_and(ViewFile::is_in_the_lake);
+        let origin = if is_in_the_lake { Some(from) } else { stands_for.get(&from).copied() };
+        let Some(origin) = origin.filter(|_| digests.get(&from) == digests.get(&to)) else { continue };
         taken_back += 1;
-        if let Some(file) = view.files.get_mut(from.file) {
-            file.dead.remove(from.row, label);
+        stands_for.insert(to, origin);
+        let fate = view.files.get(to.file).and_then(|file| file.dead.label_of(to.row));
+        if let Some(file) = view.files.get_mut(origin.file) {
+            file.dead.remove(origin.row, label);
+            if let Some(label) = fate {
+                file.dead.insert(origin.row, label);
+            }
         }
         if let Some(file) = view.files.get_mut(to.file) {
             file.dead.insert(to.row, label);

@@ -52,6 +52,11 @@ impl Dead {
         *self.by_label.entry(label).or_default() |= rest;
     }
 
+    /// Why the row went.
+    pub(super) fn label_of(&self, row: u32) -> Option<Label> {
+        self.by_label.iter().find(|(_, rows)| rows.contains(row)).map(|(label, _)| *label)
+    }
+
     /// The row was not gone after all.
     pub(super) fn remove(&mut self, row: u32, label: Label) {
         self.all.remove(row);

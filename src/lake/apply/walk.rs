@@ -1,7 +1,7 @@
 //! What becomes of the rows that a round of changes names: every change in its order, on the row that its key names at that time.
 
 use super::Segment;
-use super::steps::{Named, Round, Transaction};
+use super::steps::{Change, Named, Round, Transaction};
 use super::view::{Label, View, ViewFile};
 use crate::base::Lsn;
 use crate::buffer::{Operation, change_batch};
@@ -38,7 +38,7 @@ pub(super) struct Merged {
     pub(super) is_there: bool,
 }
 
-/// A row of the lake that a transaction deleted, and the row that it inserted under the same key.
+/// A row that a transaction deleted, and the row that it inserted under the same key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moved {
     pub(super) from: FileRow,
@@ -130,12 +130,13 @@ pub(super) fn walk(
 ) -> Result<Walked, LakeError> {
     let Versions(mut versions) = versions;
     let mut walked = Walked::default();
-    let mut deleted = Vec::new();
+    let ends = Ends { transactions, goes_on: round.goes_on };
     for (index, change) in round.changes.iter().enumerate() {
         let label = (change.transaction, change.operation);
         let era = i64::from(change.ordinal);
         let found = versions.get_mut(change.key).map(std::mem::take).unwrap_or_default();
         let (gone, rest): (Vec<Version>, Vec<Version>) = found.into_iter().partition(|(known, _)| *known <= era);
+        let again = ends.row_of_the_same(&rest, change);
         if let Some(versions) = versions.get_mut(change.key) {
             *versions = rest;
         }
@@ -145,9 +146,7 @@ pub(super) fn walk(
                 Place::File(place) => {
                     let Some(file) = view.files.get_mut(place.file) else { continue };
                     file.dead.insert(place.row, label);
-                    if file.is_in_the_lake() && change.operation == Operation::Delete {
-                        deleted.push((*place, label, change.key, change.ordinal));
-                    }
+                    walked.moved.extend(again.map(|to| Moved { from: *place, label, to }));
                 }
             }
         }
@@ -162,34 +161,32 @@ pub(super) fn walk(
             versions.insert(after, (era + 1, Place::Merged(merged)));
         }
     }
-    walked.moved = moved(view, round, &versions, transactions, deleted);
     Ok(walked)
 }
 
-/// Rows that were deleted and inserted again by one transaction.
-fn moved(
-    view: &View,
-    round: &Round,
-    versions: &[Vec<Version>],
-    transactions: &[Transaction],
-    deleted: Vec<(FileRow, Label, usize, u32)>,
-) -> Vec<Moved> {
-    let last = transactions.len().saturating_sub(1);
-    let end_of = |number: usize| match transactions.get(number) {
-        Some(_) if round.goes_on && number == last => i64::MAX,
-        Some(transaction) => i64::from(transaction.last_ordinal) + 1,
-        None => 0,
-    };
-    let again = |(from, label, key, ordinal): (FileRow, Label, usize, u32)| {
-        let of_it = i64::from(ordinal) + 1..=end_of(label.0);
-        let mut found = versions.get(key)?.iter();
-        let (_, place) = found.find(|(era, _)| of_it.contains(era))?;
-        match place {
-            Place::File(to) if !view.files.get(to.file)?.is_in_the_lake() => Some(Moved { from, label, to: *to }),
+/// Where the transactions end.
+struct Ends<'a> {
+    transactions: &'a [Transaction],
+    /// The last one goes on behind the round.
+    goes_on: bool,
+}
+
+impl Ends<'_> {
+    /// The row that the transaction of a DELETE inserts under the same key afterwards.
+    fn row_of_the_same(&self, rest: &[Version], change: &Change) -> Option<FileRow> {
+        if change.operation != Operation::Delete {
+            return None;
+        }
+        let is_last = change.transaction + 1 == self.transactions.len();
+        let end = match self.transactions.get(change.transaction)? {
+            _ if is_last && self.goes_on => i64::MAX,
+            transaction => i64::from(transaction.last_ordinal) + 1,
+        };
+        match rest.first()? {
+            (era, Place::File(to)) if *era <= end => Some(*to),
             _ => None,
         }
-    };
-    deleted.into_iter().filter_map(again).collect()
+    }
 }
 
 /// D3: what was not sent is filled from the row's earlier image or not at all.
