@@ -26,9 +26,13 @@ pub(super) async fn take_back(view: &mut View, moved: Vec<Moved>, schema: &Schem
         let is_in_the_lake = view.files.get(from.file).is_some_and(ViewFile::is_in_the_lake);
         let origin = if is_in_the_lake { Some(from) } else { stands_for.get(&from).copied() };
         let Some(origin) = origin.filter(|_| digests.get(&from) == digests.get(&to)) else { continue };
+        let fate = view.files.get(to.file).and_then(|file| file.dead.label_of(to.row));
+        // At the transaction's end the row was not there, or not this one.
+        if fate.is_some_and(|(transaction, _)| transaction == label.0) {
+            continue;
+        }
         taken_back += 1;
         stands_for.insert(to, origin);
-        let fate = view.files.get(to.file).and_then(|file| file.dead.label_of(to.row));
         if let Some(file) = view.files.get_mut(origin.file) {
             file.dead.remove(origin.row, label);
             if let Some(label) = fate {

@@ -38,7 +38,7 @@ pub(super) struct Merged {
     pub(super) is_there: bool,
 }
 
-/// A row that a transaction deleted, and the row that it inserted under the same key.
+/// A row that a transaction deleted, and the last row that it inserted under the same key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moved {
     pub(super) from: FileRow,
@@ -172,7 +172,7 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// The row that the transaction of a DELETE inserts under the same key afterwards.
+    /// The last row that the transaction of a DELETE inserts under the same key afterwards.
     fn row_of_the_same(&self, rest: &[Version], change: &Change) -> Option<FileRow> {
         if change.operation != Operation::Delete {
             return None;
@@ -182,9 +182,10 @@ impl Ends<'_> {
             _ if is_last && self.goes_on => i64::MAX,
             transaction => i64::from(transaction.last_ordinal) + 1,
         };
-        match rest.first()? {
-            (era, Place::File(to)) if *era <= end => Some(*to),
-            _ => None,
+        let last = rest.partition_point(|(era, _)| *era <= end).checked_sub(1)?;
+        match rest.get(last)? {
+            (_, Place::File(to)) => Some(*to),
+            (_, Place::Merged(_)) => None,
         }
     }
 }
