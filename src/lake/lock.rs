@@ -88,14 +88,11 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    fn of_this_process(what: &'static str) -> Self {
-        Self::of(*PROCESS, what, LEASE)
-    }
-
-    /// That follows the slot whose progress it is.
-    fn following(mut self, feed: String) -> Self {
-        self.feed = feed;
-        self
+    /// `feed` is the application id of the slot's progress that this process records.
+    fn of_this_process(what: &'static str, feed: String) -> Self {
+        let mut holder = Self::of(*PROCESS, what, LEASE);
+        holder.feed = feed;
+        holder
     }
 
     pub(super) fn of(process: Uuid, what: &'static str, lease: Duration) -> Self {
@@ -145,7 +142,7 @@ impl TableLock {
     /// # Errors
     /// [`LakeError::LockHeld`] when nobody waits any more, and what the store says.
     pub async fn acquire(table: &LakeTable, what: &'static str, patience: &Patience) -> Result<TableLock, LakeError> {
-        let holder = Holder::of_this_process(what).following(table.rules.progress.app_id());
+        let holder = Holder::of_this_process(what, table.rules.progress.app_id());
         Ok(Self::acquire_as(table, holder, patience).await?.kept())
     }
 
@@ -339,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_believed_for_its_lease_since_it_was_seen_here() {
-        let (ours, another) = (Holder::of_this_process("rewrite"), Uuid::new_v4());
+        let (ours, another) = (Holder::of(*PROCESS, "rewrite", LEASE), Uuid::new_v4());
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
         let mut vigil = Vigil::new();
@@ -364,14 +361,16 @@ mod tests {
         let held = entry(Uuid::new_v4(), State::Held, 30);
         let (now, mut vigil) = (Instant::now(), Vigil::new());
         vigil.see(1, Some(held.clone()), now);
-        let free = |what, feed: &str| vigil.is_free(&Holder::of_this_process(what).following(feed.to_owned()), now);
+        let free = |what, feed: &str| vigil.is_free(&Holder::of_this_process(what, feed.to_owned()), now);
         assert!(free("rewrite", &held.feed));
         assert!(!free("compact", &held.feed) && !free("rewrite", "lakebed/1/other/public.event/0"));
     }
 
     #[test]
     fn a_lock_that_this_process_dropped_is_free_and_one_that_it_holds_is_not() {
-        let (ours, other) = (Holder::of_this_process("rewrite"), Holder::of_this_process("compact"));
+        let feed = "lakebed/1/slot/public.event/0";
+        let (ours, other) =
+            (Holder::of_this_process("rewrite", feed.to_owned()), Holder::of_this_process("rewrite", feed.to_owned()));
         let mut vigil = Vigil::new();
         vigil.see(1, Some(other.entry(State::Held)), Instant::now());
         assert!(!vigil.is_free(&ours, Instant::now()));
