@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// How long a holder is believed that says nothing new.
@@ -49,14 +49,16 @@ const RELEASES_MAX: usize = 3;
 /// Where an object cannot be read.
 const UNKNOWN: &str = "an unknown process";
 
-/// What this process holds: another task's lock is told from one that was dropped.
+/// Who holds a lock in this process: another task's is told from one that was dropped.
 static HELD_HERE: Mutex<BTreeSet<Uuid>> = Mutex::new(BTreeSet::new());
 
 /// The right to rewrite files of a table, kept by a task of its own until it is given back. Dropped without [`Self::release`], it is free
 /// for this process at once, and for others when its lease has passed.
 pub struct TableLock {
     held: Arc<AsyncMutex<Held>>,
-    keeper: Option<Keeper>,
+    /// The task that renews; it ends with this set.
+    keeper: JoinSet<()>,
+    _known: KnownHere,
 }
 
 /// A lock that was taken.
@@ -65,15 +67,6 @@ struct Held {
     holder: Holder,
     /// The number of the newest own object.
     number: u64,
-}
-
-/// The task that renews; it ends with its owner.
-struct Keeper(JoinHandle<()>);
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Who takes the lock, and for how long without a word.
@@ -88,20 +81,15 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    fn of_this_process(what: &'static str) -> Self {
-        Self::of(*PROCESS, what, LEASE)
-    }
-
-    /// That follows the slot whose progress it is.
-    fn following(mut self, feed: String) -> Self {
-        self.feed = feed;
-        self
+    /// `feed` is the application id of the slot's progress that this process records.
+    fn of_this_process(what: &'static str, feed: String) -> Self {
+        let mut holder = Self::of(*PROCESS, what, LEASE);
+        holder.feed = feed;
+        holder
     }
 
     pub(super) fn of(process: Uuid, what: &'static str, lease: Duration) -> Self {
-        let id = Uuid::new_v4();
-        held_here().insert(id);
-        Self { process, id, feed: String::new(), what, lease }
+        Self { process, id: Uuid::new_v4(), feed: String::new(), what, lease }
     }
 
     fn entry(&self, state: State) -> LockEntry {
@@ -127,9 +115,19 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+/// For as long as this lives, a holder counts as one of this process.
+struct KnownHere(Uuid);
+
+impl KnownHere {
+    fn new(holder: &Holder) -> Self {
+        held_here().insert(holder.id);
+        Self(holder.id)
+    }
+}
+
+impl Drop for KnownHere {
     fn drop(&mut self) {
-        held_here().remove(&self.id);
+        held_here().remove(&self.0);
     }
 }
 
@@ -145,12 +143,12 @@ impl TableLock {
     /// # Errors
     /// [`LakeError::LockHeld`] when nobody waits any more, and what the store says.
     pub async fn acquire(table: &LakeTable, what: &'static str, patience: &Patience) -> Result<TableLock, LakeError> {
-        let holder = Holder::of_this_process(what).following(table.rules.progress.app_id());
+        let holder = Holder::of_this_process(what, table.rules.progress.app_id());
         Ok(Self::acquire_as(table, holder, patience).await?.kept())
     }
 
     pub(super) fn kept(mut self) -> Self {
-        self.keeper = Some(Keeper(tokio::spawn(keep(Arc::clone(&self.held)))));
+        self.keeper.spawn(keep(Arc::clone(&self.held)));
         self
     }
 
@@ -161,7 +159,7 @@ impl TableLock {
         patience: &Patience,
     ) -> Result<TableLock, LakeError> {
         let entries = LockEntries::of(table.log.store.clone(), table.location().to_owned());
-        let mut vigil = Vigil::new();
+        let (mut vigil, known) = (Vigil::new(), KnownHere::new(&holder));
         loop {
             let newest = entries.newest(patience).await?;
             if newest != vigil.number {
@@ -176,7 +174,7 @@ impl TableLock {
             if entries.put(number, &holder.entry(State::Held), patience).await? == Placed::Newest {
                 vigil.ended(&entries.location);
                 let held = Held { entries, holder, number };
-                return Ok(Self { held: Arc::new(AsyncMutex::new(held)), keeper: None });
+                return Ok(Self { held: Arc::new(AsyncMutex::new(held)), keeper: JoinSet::new(), _known: known });
             }
         }
     }
@@ -191,7 +189,7 @@ impl TableLock {
 
     /// Gives the lock back. An attempt: what cannot be said now is told by the lease.
     pub async fn release(mut self) {
-        drop(self.keeper.take());
+        self.keeper.shutdown().await;
         if let Err(error) = self.held.lock().await.release().await {
             tracing::debug!(%error, "the lock ends with its lease");
         }
@@ -339,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_believed_for_its_lease_since_it_was_seen_here() {
-        let (ours, another) = (Holder::of_this_process("rewrite"), Uuid::new_v4());
+        let (ours, another) = (Holder::of(*PROCESS, "rewrite", LEASE), Uuid::new_v4());
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
         let mut vigil = Vigil::new();
@@ -364,18 +362,21 @@ mod tests {
         let held = entry(Uuid::new_v4(), State::Held, 30);
         let (now, mut vigil) = (Instant::now(), Vigil::new());
         vigil.see(1, Some(held.clone()), now);
-        let free = |what, feed: &str| vigil.is_free(&Holder::of_this_process(what).following(feed.to_owned()), now);
+        let free = |what, feed: &str| vigil.is_free(&Holder::of_this_process(what, feed.to_owned()), now);
         assert!(free("rewrite", &held.feed));
         assert!(!free("compact", &held.feed) && !free("rewrite", "lakebed/1/other/public.event/0"));
     }
 
     #[test]
     fn a_lock_that_this_process_dropped_is_free_and_one_that_it_holds_is_not() {
-        let (ours, other) = (Holder::of_this_process("rewrite"), Holder::of_this_process("compact"));
+        let feed = "lakebed/1/slot/public.event/0";
+        let (ours, other) =
+            (Holder::of_this_process("rewrite", feed.to_owned()), Holder::of_this_process("rewrite", feed.to_owned()));
+        let known = KnownHere::new(&other);
         let mut vigil = Vigil::new();
         vigil.see(1, Some(other.entry(State::Held)), Instant::now());
         assert!(!vigil.is_free(&ours, Instant::now()));
-        drop(other);
+        drop(known);
         assert!(vigil.is_free(&ours, Instant::now()));
     }
 }

@@ -4,7 +4,7 @@ use super::{ChangeSpool, Rewriter, Segment, StreamedCommit};
 use crate::base::{Lsn, Partition, Runs, XidSet};
 use crate::buffer::{ChangeBatch, Operation, PartitionBatch, arrow_schema, change_batch};
 use crate::lake::fixtures::{Lake, PATH, day, lsn, progress, security_event};
-use crate::lake::{LakeTable, Patience, TableWriter, WriterOptions};
+use crate::lake::{LakeTable, Patience, TableWriter, WriterOptions, journal_path, table_days};
 use deltalake::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array,
     UInt32Array, UInt64Array,
@@ -302,6 +302,32 @@ async fn l3_only_files_that_hold_the_rows_are_rewritten() {
     world.delete((500, 5));
     world.update((900, 9), row(900, 8, "moved"));
     assert_eq!(world.flush(1 << 20, 1 << 20).await.figures.files, 2);
+}
+
+#[tokio::test]
+async fn l1_the_journal_has_the_old_row_of_every_change_once() {
+    let mut world = World::new().await;
+    (0..20).for_each(|number| world.insert(number, 1 + number % 2, "first"));
+    world.flush(1 << 20, 1 << 20).await;
+    let entries = async |world: &World| {
+        let days = table_days(&world.lake.location, &journal_path(PATH)).await;
+        days.map(|days| days.iter().map(|day| day.rows.unwrap()).collect::<Vec<u64>>()).unwrap_or_default()
+    };
+    assert!(entries(&world).await.is_empty(), "a table that only grows has no journal");
+    for round in 1..=3_u32 {
+        world.delete((2 * round, 1));
+        world.update((2 * round + 7, 2), row(2 * round + 7, 3, "second"));
+        world.patch((2 * round + 8, 1), row(2 * round + 8, 1, "third"));
+        // Comes and goes between two flushes.
+        world.insert(100 + round, 1, "brief");
+        world.delete((100 + round, 1));
+        world.transaction += 1_000;
+        world.at += 1_000;
+        world.flush(1, 1).await;
+        let round = u64::from(round);
+        assert_eq!(entries(&world).await, [2 * round, round]);
+    }
+    world.table.close().await;
 }
 
 #[tokio::test]
