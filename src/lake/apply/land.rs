@@ -24,6 +24,14 @@ pub struct Rewriter {
     pub round_bytes: usize,
 }
 
+/// What is to land, where, and for how long the store is waited for.
+struct Order<'a> {
+    segment: &'a Arc<Segment>,
+    joined: &'a [StagedFile],
+    at: Lsn,
+    patience: &'a Patience,
+}
+
 /// What landed.
 pub struct Landed {
     /// Rows of the segment's files.
@@ -84,7 +92,8 @@ impl LakeTable {
         let (before, mut waiting) = (self.recorded, patience.begin());
         let mut planned: Option<(Plan, OldImages)> = None;
         loop {
-            let attempt = self.attempt(&mut planned, segment, joined, rewriter, lock, at, patience).await;
+            let order = Order { segment, joined, at, patience };
+            let attempt = self.attempt(&mut planned, &order, rewriter, lock).await;
             if let Err(error) = attempt {
                 // Whoever has the lock now may be rewriting the same files: the next start asks for it again.
                 if matches!(error, LakeError::LockLost { .. }) {
@@ -121,13 +130,11 @@ impl LakeTable {
     async fn attempt(
         &mut self,
         planned: &mut Option<(Plan, OldImages)>,
-        segment: &Arc<Segment>,
-        joined: &[StagedFile],
+        order: &Order<'_>,
         rewriter: &Rewriter,
         lock: &TableLock,
-        at: Lsn,
-        patience: &Patience,
     ) -> Result<(), LakeError> {
+        let Order { segment, joined, at, patience } = *order;
         if self.in_doubt {
             return Err(LakeError::InDoubt { location: self.log.location.clone() });
         }
@@ -166,7 +173,8 @@ impl LakeTable {
         })?;
         match made {
             Ok(made) => Ok(made),
-            Err((error, writer)) => {
+            Err(failed) => {
+                let (error, writer) = *failed;
                 if let Err(error) = writer.discard().await {
                     tracing::debug!(%error, "what a rewrite left behind is removed later");
                 }

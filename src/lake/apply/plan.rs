@@ -61,14 +61,17 @@ pub(super) struct Planner {
 
 impl Planner {
     /// Plans the rewrite that a segment asks for. The old images are written, not committed.
-    pub(super) async fn plan(mut self, segment: &Segment) -> Result<(Plan, OldImages), (LakeError, TableWriter)> {
+    ///
+    /// # Errors
+    /// What stood against it, with the writer, whose files are to be discarded.
+    pub(super) async fn plan(mut self, segment: &Segment) -> Result<(Plan, OldImages), Box<(LakeError, TableWriter)>> {
         match self.steps(segment).await {
             Ok(plan) => {
                 let (removed, added, kept, figures) = plan;
                 let version = self.version;
                 Ok((Plan { version, removed, added, kept, writer: self.writer, figures }, self.images))
             }
-            Err(error) => Err((error, self.writer)),
+            Err(error) => Err(Box::new((error, self.writer))),
         }
     }
 

@@ -79,7 +79,7 @@ pub(super) struct Round {
 
 /// What comes next.
 pub(super) enum Step {
-    Round(Round),
+    Round(Box<Round>),
     /// Every row of this era and before is gone.
     Truncate {
         ordinal: u32,
@@ -111,14 +111,14 @@ impl<'a> Steps<'a> {
         let mut round: Option<Round> = None;
         loop {
             if !self.has_part().await? {
-                return Ok(round.map(Step::Round));
+                return Ok(round.map(Box::new).map(Step::Round));
             }
             let Some((part, from)) = self.part.take() else { continue };
             let columns = Columns::of(&part).map_err(|error| self.segment.unfit(&error))?;
             if columns.operation(from)? == Operation::Truncate {
                 if let Some(round) = round {
                     self.part = Some((part, from));
-                    return Ok(Some(Step::Round(round)));
+                    return Ok(Some(Step::Round(Box::new(round))));
                 }
                 let transaction = self.transaction(&columns, from);
                 let ordinal = columns.ordinals.value(from);
@@ -129,7 +129,7 @@ impl<'a> Steps<'a> {
             if let Some(full) = round.take_if(|round| round.bytes >= self.round_bytes || round.identity != identity) {
                 let goes_on = self.transactions.last().is_some_and(|last| self.is_of(&columns, from, last));
                 self.part = Some((part, from));
-                return Ok(Some(Step::Round(Round { goes_on, ..full })));
+                return Ok(Some(Step::Round(Box::new(Round { goes_on, ..full }))));
             }
             let round = match &mut round {
                 Some(round) => round,
