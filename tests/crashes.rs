@@ -2,6 +2,7 @@
 //! equals the source, row by row, and no file is left that nobody will ever read.
 
 use crate::support::s3::S3;
+use crate::support::versions::Versions;
 use crate::support::{DATABASE, Lane, PipelineText, RunningRun, Site, load};
 use lakebed::demo::customer::{self, CustomerOptions};
 use lakebed::demo::{ClusterOptions, Connection};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 /// A point that is not reached within this time under load is not on the way any more.
 const REACHED_WITHIN: Duration = Duration::from_secs(120);
 
+/// Their changes take more than a sixteenth of the memory that [`eager`] leaves for rows.
+const MANY_EVENTS: u32 = 60_000;
+
 /// How a process is brought to its fail point.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -17,8 +21,23 @@ enum Way {
     Streamed,
     /// Small transactions until there are many commits.
     ManyCommits,
+    /// Transactions that change rows of earlier flushes.
+    Changed,
+    /// One that changes more rows than may be held in memory.
+    AllChanged,
     /// A stop in order, behind rows that have not been flushed.
     Stopped,
+}
+
+impl Way {
+    fn statements(self) -> String {
+        match self {
+            Way::Streamed | Way::Stopped => load::around_a_streamed_one(),
+            Way::ManyCommits => load::small_ones(),
+            Way::Changed => load::changes(),
+            Way::AllChanged => load::change_of_all(),
+        }
+    }
 }
 
 const LAKE_POINTS: [&str; 8] = [
@@ -41,6 +60,20 @@ const STREAM_POINTS: [&str; 6] = [
 ];
 const SHUTDOWN_POINTS: [&str; 2] = ["shutdown.before_flush", "shutdown.after_flush"];
 const CHECKPOINT_POINTS: [&str; 2] = ["checkpoint.before", "checkpoint.after"];
+/// The way of a commit that rewrites files.
+const CHANGE_POINTS: [&str; 10] = [
+    "apply.after_scan",
+    "apply.before_rewrite",
+    "apply.after_rewrite",
+    "journal.before_log_write",
+    "journal.after_log_write",
+    "apply.before_log_write",
+    "apply.after_log_write",
+    "apply.before_cleanup",
+    "lock.after_acquire",
+    "lock.before_release",
+];
+const SPOOL_POINTS: [&str; 1] = ["apply.before_spool"];
 /// On S3 an upload, a conditional PUT and an acknowledgement differ from a folder's; what happens before them does not.
 const S3_POINTS: [&str; 5] = [
     "lake.after_upload",
@@ -48,6 +81,15 @@ const S3_POINTS: [&str; 5] = [
     "lake.after_log_write",
     "lake.after_record",
     "land.before_acknowledgement",
+];
+
+const S3_CHANGE_POINTS: [&str; 6] = [
+    "apply.after_rewrite",
+    "journal.after_log_write",
+    "apply.before_log_write",
+    "apply.after_log_write",
+    "apply.before_cleanup",
+    "lock.after_acquire",
 ];
 
 /// A server that streams every transaction of more than 64 kB, and the customer's tables without their secondary indexes.
@@ -76,15 +118,21 @@ async fn killed_at(site: &Site, point: &str, way: Way, s3: Option<&S3>) {
     };
     lane.init(site).await;
     let writer = site.cluster.connect(DATABASE).await.unwrap();
+    let mut versions = Versions::default();
+    if way == Way::AllChanged {
+        writer.execute(&load::events(MANY_EVENTS, 2)).await.unwrap();
+    }
     for kills in [1, 2] {
         for _ in 0..kills {
             die_at(site, &lane, point, way, &writer).await;
         }
-        writer.execute(&load::around_a_streamed_one()).await.unwrap();
+        writer.execute(&way.statements()).await.unwrap();
         lane.run_until_caught_up().await.succeeded();
         let rows = lane.assert_balanced(site, s3).await;
-        assert!(rows.iter().all(|rows| *rows > 0), "{point}: {rows:?}");
+        assert!(way == Way::AllChanged || rows.iter().all(|rows| *rows > 0), "{point}: {rows:?}");
         lane.assert_nothing_left_behind();
+        versions.assert_journalled(site, &lane).await;
+        versions = Versions::of(site).await;
     }
     eprintln!("{point}: balanced after 1 and 2 kills");
     lane.remove(site).await;
@@ -93,7 +141,7 @@ async fn killed_at(site: &Site, point: &str, way: Way, s3: Option<&S3>) {
 /// One process that kills itself at the point.
 async fn die_at(site: &Site, lane: &Lane, point: &str, way: Way, writer: &Connection) {
     let mut run = RunningRun::start_dying_at(&lane.file, point);
-    let statements = if way == Way::ManyCommits { load::small_ones() } else { load::around_a_streamed_one() };
+    let statements = way.statements();
     if way == Way::Stopped {
         lane.wait_until_active(site).await;
         writer.execute(&statements).await.unwrap();
@@ -154,6 +202,26 @@ async fn w1_killed_during_shutdown_nothing_is_missing_or_double() {
 #[tokio::test]
 async fn l1_killed_around_a_checkpoint_nothing_is_missing_or_double() {
     killed_at_each(&CHECKPOINT_POINTS, Way::ManyCommits).await;
+}
+
+#[tokio::test]
+async fn l2_killed_at_every_edge_of_a_rewrite_nothing_is_missing_or_double_and_no_old_image_is_lost() {
+    killed_at_each(&CHANGE_POINTS, Way::Changed).await;
+}
+
+#[tokio::test]
+async fn b2_killed_when_changes_are_put_aside_nothing_is_missing_or_double() {
+    killed_at_each(&SPOOL_POINTS, Way::AllChanged).await;
+}
+
+#[tokio::test]
+async fn l2_killed_at_the_edges_of_a_rewrite_on_s3_nothing_is_missing_or_double_and_no_old_image_is_lost() {
+    let site = site().await;
+    let s3 = S3::start(&site.folder().join("s3")).await;
+    for point in S3_CHANGE_POINTS {
+        killed_at(&site, point, Way::Changed, Some(&s3)).await;
+    }
+    site.cluster.stop().await;
 }
 
 #[tokio::test]

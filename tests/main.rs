@@ -20,6 +20,7 @@ mod faults;
 mod house;
 mod lineage;
 mod mixed;
+mod old_images;
 mod parking;
 mod refusals;
 mod remedies;

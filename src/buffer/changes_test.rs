@@ -149,6 +149,27 @@ fn d3_what_was_not_sent_comes_from_the_old_row_or_stays_open() {
     assert_eq!(rows.eras.as_ref().unwrap().iter().collect::<Vec<_>>(), [(2, 1), (4, 1)], "behind their changes");
 }
 
+/// The letter of an old row is the root's replica identity; what it holds is its partition's.
+#[test]
+fn d3_an_old_row_is_what_it_holds_and_not_what_its_letter_says() {
+    let mut buffer = bound(shape(&[0, 2], PartitionBy::Day));
+    let new = [text("1"), Datum::Unchanged, AT, text("b")];
+    // REPLICA IDENTITY FULL, of the root alone: the key comes, and nothing else.
+    update(&mut buffer, Some((b'O', &[text("2"), N, AT, N])), &new).unwrap();
+    // Of the partition alone.
+    update(&mut buffer, Some((b'K', &[text("2"), text("kept"), AT, text("a")])), &new).unwrap();
+    delete(&mut buffer, (b'K', &[text("1"), text("kept"), AT, text("b")])).unwrap();
+    delete(&mut buffer, (b'O', &[text("1"), N, AT, N])).unwrap();
+    buffer.end_transaction();
+    let cut = buffer.cut_for_a_commit().unwrap();
+    let batch = &cut.ended_changes[0];
+    assert_eq!(operations(batch), [Operation::Patch, Operation::Update, Operation::Delete, Operation::Delete]);
+    assert_eq!(integers(&batch.keys, "id"), [Some(2), Some(2), Some(1), Some(1)]);
+    assert_eq!(old_days(batch), [Some(JANUARY_2); 4]);
+    let notes = cut.ended[0].rows.column(1).as_string::<i32>().iter().collect::<Vec<_>>();
+    assert_eq!(notes, [Some("kept")]);
+}
+
 #[test]
 fn d3_a_refused_change_leaves_nothing_behind_and_names_its_row() {
     let mut buffer = bound(shape(&[0, 2], PartitionBy::Day));
@@ -170,8 +191,8 @@ fn d3_a_refused_change_leaves_nothing_behind_and_names_its_row() {
         assert!(error.contains(expected), "{error}");
         append(&mut buffer, &sound).unwrap();
     }
-    let error = delete(&mut buffer, (b'K', &[text("1"), text("canary"), AT, N])).unwrap_err().to_string();
-    assert!(error.contains("named by id, note, created_at, and not by id, created_at"), "{error}");
+    let error = delete(&mut buffer, (b'K', &[text("1"), text("canary"), N, N])).unwrap_err().to_string();
+    assert!(error.contains("named by id, note, and not by id, created_at"), "{error}");
     assert!(!error.contains("canary"), "{error}");
     let error = delete(&mut buffer, (b'O', &[N, N, AT, text("b")])).unwrap_err().to_string();
     assert!(error.contains("id of row id=NULL"), "{error}");

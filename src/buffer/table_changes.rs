@@ -135,12 +135,10 @@ impl TableBuffer {
 
     /// First day of the partition that the row was in, where what names it tells; what names it is checked first.
     fn old_day(&self, named_by: &NamedBy<'_>) -> Result<Option<i32>, Refusal> {
-        self.check_identity(named_by)?;
+        let dates = self.check_identity(named_by)?;
         let tells = match named_by {
-            NamedBy::Old(OldTuple::Full(_)) => true,
-            NamedBy::Old(OldTuple::Key(_)) | NamedBy::New(_) => {
-                self.shape.identity.contains(&self.shape.partition_column)
-            }
+            NamedBy::Old(_) => dates,
+            NamedBy::New(_) => self.shape.identity.contains(&self.shape.partition_column),
         };
         if tells { self.partition_day(&named_by.tuple()).map(Some) } else { Ok(None) }
     }
@@ -149,23 +147,23 @@ impl TableBuffer {
         first_day(self.event_day(row)?, self.shape.partition_by).map_err(|source| self.undated(source))
     }
 
-    /// Whether every column of the identity is there, and, in a tuple that is the identity alone, no other.
-    fn check_identity(&self, named_by: &NamedBy<'_>) -> Result<(), Refusal> {
+    /// Checks that every column of the identity is there; whether the partition column is. More than the identity may come under the
+    /// letter of an identity, and less than the row under that of a row: the letter is the root's, what the tuple holds its partition's.
+    fn check_identity(&self, named_by: &NamedBy<'_>) -> Result<bool, Refusal> {
         let Some(binding) = &self.binding else { return Err(Refusal::NotBound) };
         let tuple = named_by.tuple();
         if tuple.len() != binding.columns().len() {
             return Err(Refusal::ColumnCount);
         }
+        let mut dates = false;
         for (datum, &index) in tuple.columns().zip(binding.columns()) {
-            let is_null = datum.map_err(Refusal::Decode)? == Datum::Null;
-            let belongs = self.shape.identity.contains(&index);
-            match (is_null, belongs) {
-                (true, true) if !named_by.is_identity_alone() => return Err(Refusal::Null { column: index }),
-                (true, true) => return Err(Refusal::Identity),
-                (false, false) if named_by.is_identity_alone() => return Err(Refusal::Identity),
-                _ => {}
+            if datum.map_err(Refusal::Decode)? != Datum::Null {
+                dates |= index == self.shape.partition_column;
+            } else if self.shape.identity.contains(&index) {
+                let alone = named_by.is_identity_alone();
+                return Err(if alone { Refusal::Identity } else { Refusal::Null { column: index } });
             }
         }
-        Ok(())
+        Ok(dates)
     }
 }

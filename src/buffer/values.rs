@@ -30,7 +30,9 @@ impl<'a> Values<'a> for Tuple<'a> {
 }
 
 /// The new row of an UPDATE. A value that it does not bring is the old row's, where that came with it: in a whole old row, or in the
-/// identity, which the server sends along when it is too large to stand in the new row itself.
+/// identity, which the server sends along when it is too large to stand in the new row itself. A value that is not sent because it has not
+/// changed is never NULL, so a NULL of the old row only says that it did not come along: the letter that calls an old row whole is the
+/// root's, and its partitions may declare something else.
 #[derive(Clone, Copy)]
 pub(super) struct Updated<'a> {
     pub(super) new: Tuple<'a>,
@@ -54,20 +56,13 @@ impl<'a> Values<'a> for Updated<'a> {
     }
 
     fn columns(&self) -> impl Iterator<Item = Result<Datum<'a>, DecodeError>> {
-        let (fallback, whole) = match self.old {
-            None => (None, false),
-            Some(OldTuple::Key(old)) => (Some(old.columns()), false),
-            Some(OldTuple::Full(old)) => (Some(old.columns()), true),
-        };
-        Filled { new: self.new.columns(), fallback, whole }
+        Filled { new: self.new.columns(), fallback: self.old.map(|old| old.tuple().columns()) }
     }
 }
 
 struct Filled<'a> {
     new: Columns<'a>,
     fallback: Option<Columns<'a>>,
-    /// NULL says something in `fallback`; in an identity it stands for every column that does not belong to it.
-    whole: bool,
 }
 
 impl<'a> Iterator for Filled<'a> {
@@ -80,8 +75,7 @@ impl<'a> Iterator for Filled<'a> {
             return Some(new);
         }
         Some(match old {
-            None => new,
-            Some(Ok(Datum::Null)) if !self.whole => new,
+            None | Some(Ok(Datum::Null)) => new,
             Some(old) => old,
         })
     }

@@ -37,7 +37,19 @@ impl Operation {
 fn expected(table: usize, transactions: &[Committed]) -> (BTreeSet<Entry>, BTreeSet<Entry>) {
     let (mut required, mut permitted) = (BTreeSet::new(), BTreeSet::new());
     let mut born: HashSet<Image> = HashSet::new();
+    let mut moved: BTreeMap<Image, u32> = BTreeMap::new();
     for Committed { xid, changes, born: after } in transactions {
+        if std::env::var("LENIENT_MOVES").is_ok() {
+            for change in changes.iter().filter(|change| change.table == table) {
+                if change.is_move {
+                    moved.insert(change.before, *xid);
+                } else if let Some(mover) = moved.get(&change.before) {
+                    permitted.insert((*mover, "delete", KINDS[table].shown(&change.before)));
+                    permitted.insert((*xid, change.operation.name(), KINDS[table].shown(&change.before)));
+                    born.insert(change.before);
+                }
+            }
+        }
         for change in changes.iter().filter(|change| change.table == table && !change.is_move) {
             let entry = (*xid, change.operation.name(), KINDS[table].shown(&change.before));
             let set = if born.contains(&change.before) { &mut permitted } else { &mut required };
@@ -88,10 +100,14 @@ impl Judged {
             return Err(format!("{} entries are required, this one is missing: {missing:?}", required.len()));
         }
         for (entry, count) in &found {
+            let of_the_row = |other: &&Entry| other.2[0] == entry.2[0];
             let known = self.0.contains_key(entry) || required.contains(entry) || permitted.contains(entry);
             if *count != 1 || !known {
                 let why = if known { "once is right" } else { "nothing of the kind happened" };
-                return Err(format!("the entry {entry:?} is there {count} times; {why}"));
+                let alike: Vec<&Entry> = required.iter().chain(&permitted).filter(of_the_row).collect();
+                return Err(format!(
+                    "the entry {entry:?} is there {count} times; {why}, expected of the row: {alike:?}"
+                ));
             }
         }
         self.0 = found;

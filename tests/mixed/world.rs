@@ -120,6 +120,14 @@ impl World {
         false
     }
 
+    fn trail(&self, xid: u32, sql: &str) {
+        if let Ok(path) = std::env::var("LAKEBED_MIXED_TRAIL") {
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            writeln!(file, "-- step {} transaction {xid}\n{sql}", self.steps).unwrap();
+        }
+    }
+
     /// A transaction in one piece.
     async fn run(&mut self, draft: Draft, half: usize) {
         let xid = begin(&self.sessions[half]).await;
@@ -128,6 +136,7 @@ impl World {
 
     async fn end_transaction(&mut self, mut draft: Draft, half: usize, xid: u32) {
         let (end, sql) = (self.generator.end(), std::mem::take(&mut draft.sql));
+        self.trail(xid, &format!("{sql}{end:?}"));
         match end {
             End::Rollback => self.sessions[half].execute(&format!("{sql}ROLLBACK;")).await.unwrap(),
             End::Commit => {
@@ -145,6 +154,7 @@ impl World {
         let mut draft = self.generator.transaction(&self.state, half, 25);
         for _ in 0..2 + self.generator.dice.below(3) {
             let sql = std::mem::take(&mut draft.sql);
+            self.trail(xid, &sql);
             self.sessions[half].execute(&sql).await.unwrap();
             let acts = 1 + self.generator.dice.below(5);
             let other = self.generator.transaction(&self.state, 1 - half, acts);
@@ -157,6 +167,7 @@ impl World {
     async fn change_tables(&mut self) -> bool {
         let table = self.generator.dice.index(TABLES);
         match self.generator.dice.below(4) {
+            0 if std::env::var("NO_COLUMNS").is_ok() => false,
             0 => self.change_columns(table).await,
             1 => self.empty_default(table).await,
             _ => self.change_identity(table).await,
@@ -187,8 +198,10 @@ impl World {
         let (name, identity) = if KINDS[table].table == PLAIN {
             (PLAIN.to_owned(), index[self.generator.dice.index(2)])
         } else {
+            // The root's own reaches none of them, but decides what the stream calls an old row.
             let leaves = &self.leaves[table];
-            let leaf = leaves[self.generator.dice.index(leaves.len())].clone();
+            let leaf = leaves.get(self.generator.dice.index(leaves.len() + 1));
+            let leaf = leaf.map_or(KINDS[table].table, String::as_str).to_owned();
             (leaf, ["FULL", "DEFAULT"][self.generator.dice.index(2)])
         };
         self.site.sql(&format!("ALTER TABLE public.{name} REPLICA IDENTITY {identity}")).await;

@@ -3,33 +3,40 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Data files that no log entry adds, and notes about staged files that nobody has dealt with: relative to the table's folder.
+/// Data files that no log entry adds, notes about staged files that nobody has dealt with, and changes that were put aside: relative to the
+/// table's folder.
 pub fn left_behind(table: &Path) -> Vec<String> {
     let added = added(table);
     let is_data = |name: &&String| name.ends_with(".parquet") && !name.starts_with('_') && !added.contains(*name);
-    let is_note = |name: &&String| name.starts_with("_lakebed/staging/");
+    let is_note =
+        |name: &&String| ["_lakebed/staging/", "_lakebed/changes/"].iter().any(|folder| name.starts_with(folder));
     all_files(table).iter().filter(|name| is_data(name) || is_note(name)).cloned().collect()
 }
 
-/// Data files that the log adds but that are not there.
+/// Data files that the table consists of but that are not there.
 pub fn missing(table: &Path) -> Vec<String> {
-    let there = all_files(table);
-    added(table).into_iter().filter(|name| !there.contains(name)).collect()
+    let (there, removed) = (all_files(table), named(table, "remove"));
+    added(table).into_iter().filter(|name| !there.contains(name) && !removed.contains(name)).collect()
 }
 
 fn added(table: &Path) -> BTreeSet<String> {
+    named(table, "add")
+}
+
+/// Files that an action of the log names. lakebed never uses a name twice.
+pub fn named(table: &Path, action: &str) -> BTreeSet<String> {
     let entries = std::fs::read_dir(table.join("_delta_log")).unwrap().map(|entry| entry.unwrap().path());
     let entries = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let mut added = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for entry in entries {
         for line in std::fs::read_to_string(entry).unwrap().lines() {
-            let action: serde_json::Value = serde_json::from_str(line).unwrap();
-            if let Some(path) = action["add"]["path"].as_str() {
-                added.insert(percent_encoding::percent_decode_str(path).decode_utf8().unwrap().into_owned());
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if let Some(path) = line[action]["path"].as_str() {
+                found.insert(percent_encoding::percent_decode_str(path).decode_utf8().unwrap().into_owned());
             }
         }
     }
-    added
+    found
 }
 
 fn all_files(table: &Path) -> BTreeSet<String> {

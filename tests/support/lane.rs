@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 /// The tables that every lane keeps.
 pub const TABLES: [&str; 2] = ["security_event", "security_event_hook_results"];
 
+/// The table with the old images of another.
+pub fn journal_of(table: &str) -> String {
+    format!("{table}__changes")
+}
+
 pub struct Lane {
     pub slot: String,
     pub file: PathBuf,
@@ -97,8 +102,8 @@ impl Lane {
     /// Panics when a table's folder holds a file that nobody will ever read or remove.
     #[track_caller]
     pub fn assert_nothing_left_behind(&self) {
-        for table in TABLES {
-            let missing = files::missing(&self.table_folder(table));
+        for table in self.folders() {
+            let missing = files::missing(&self.table_folder(&table));
             assert!(missing.is_empty(), "{}: the log of {table} names what is not there: {missing:?}", self.slot);
         }
         assert_eq!(self.left_behind(), Vec::<String>::new(), "{}", self.slot);
@@ -106,14 +111,20 @@ impl Lane {
 
     /// Files that nobody will ever read or remove, by path below the lake.
     pub fn left_behind(&self) -> Vec<String> {
-        let of = |table: &&str| {
-            let files = files::left_behind(&self.table_folder(table));
+        let of = |table: String| {
+            let files = files::left_behind(&self.table_folder(&table));
             files.into_iter().map(|file| format!("{table}/{file}")).collect::<Vec<_>>()
         };
-        TABLES.iter().flat_map(of).collect()
+        self.folders().into_iter().flat_map(of).collect()
     }
 
-    fn table_folder(&self, table: &str) -> PathBuf {
+    /// The tables, and the journals of those that have one.
+    fn folders(&self) -> Vec<String> {
+        let journals = TABLES.map(journal_of).into_iter().filter(|name| self.table_folder(name).exists());
+        TABLES.map(str::to_owned).into_iter().chain(journals).collect()
+    }
+
+    pub fn table_folder(&self, table: &str) -> PathBuf {
         self.folder.join(table)
     }
 

@@ -144,6 +144,56 @@ pub fn around_a_streamed_one() -> String {
     parts.concat()
 }
 
+/// A number from 0 to 15 that the server chooses once a statement.
+const SIXTEENTH: &str = "(SELECT floor(random() * 16)::int)";
+
+/// Whether a row is in that sixteenth of a table.
+fn chosen() -> String {
+    format!("get_byte(uuid_send(id), 15) % 16 = {SIXTEENTH}")
+}
+
+/// Ordinary transactions and a streamed one that change rows of earlier ones: updates with and without the long columns, deletes, rows that
+/// go to another day or another key, that are deleted and inserted again as they were, that come and go at once, and rolled back changes.
+pub fn changes() -> String {
+    let events = "public.security_event";
+    let hooks = "public.security_event_hook_results";
+    let relabel = || format!("UPDATE {events} SET description = md5(random()::text) WHERE {};\n", chosen());
+    let retry = format!("UPDATE {hooks} SET status = md5(random()::text) WHERE {};\n", chosen());
+    let rewrite = format!(
+        "UPDATE {hooks} SET security_event_payload = jsonb_build_object('again', md5(random()::text)),
+             status = md5(random()::text) WHERE {};\n",
+        chosen()
+    );
+    let delete = |table: &str| format!("DELETE FROM {table} WHERE {};\n", chosen());
+    let another_day = format!(
+        "UPDATE {events} SET created_at = created_at - interval '1 day', description = md5(random()::text)
+         WHERE {} AND created_at > timezone('UTC', now()) - interval '1 day';\n",
+        chosen()
+    );
+    let another_key = format!("UPDATE {events} SET id = gen_random_uuid() WHERE {};\n", chosen());
+    let moved = format!(
+        "WITH moved AS (DELETE FROM {events} WHERE {} RETURNING *) INSERT INTO {events} SELECT * FROM moved;\n",
+        chosen()
+    );
+    let inserted = |rows: u32| self::events(rows, 3);
+    let streamed = inserted(400) + &relabel() + "SAVEPOINT dead;\n" + &delete(hooks) + &relabel();
+    let streamed = streamed + "ROLLBACK TO dead;\n" + &delete(events) + &retry;
+    let parts = [
+        transaction(&(inserted(200) + &hook_results(80, 2)), "COMMIT"),
+        transaction(&(relabel() + &retry), "COMMIT"),
+        transaction(&(another_day + &moved), "COMMIT"),
+        transaction(&(rewrite + &delete(events)), "ROLLBACK"),
+        transaction(&streamed, "COMMIT"),
+        transaction(&(another_key + &delete(hooks) + &relabel()), "COMMIT"),
+    ];
+    parts.concat()
+}
+
+/// Every event changes, in one transaction.
+pub fn change_of_all() -> String {
+    transaction("UPDATE public.security_event SET description = md5(random()::text);\n", "COMMIT")
+}
+
 /// A few small transactions, a commit each.
 pub fn small_ones() -> String {
     (0..4).map(|size| transaction(&Kind::Single.statements(size), "COMMIT")).collect()

@@ -2,12 +2,13 @@
 
 pub mod dice;
 pub mod files;
-mod lane;
+pub mod lane;
 pub mod load;
 mod process;
 pub mod proxy;
 mod reader;
 pub mod s3;
+pub mod versions;
 
 pub use lane::Lane;
 #[allow(unused_imports, reason = "the soak reads logs itself")]
