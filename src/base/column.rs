@@ -3,8 +3,10 @@
 /// One column as the catalog describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceColumn {
-    /// `pg_attribute.attname`.
+    /// `pg_attribute.attname`: what a RELATION message names it by.
     pub name: String,
+    /// What the lake names it by: the same, unless the pipeline file says otherwise.
+    pub lake_name: String,
     /// `pg_attribute.atttypid`: what a RELATION message carries, a domain's own oid included.
     pub type_oid: u32,
     /// `pg_attribute.atttypmod`; -1 where the type has none.

@@ -2,7 +2,7 @@
 
 use super::column::{ColumnBuilder, Scratch};
 use super::refusal::Refusal;
-use super::schema::{key_schema, patch_schema};
+use super::schema::{key_schema, patch_schema, takes_null};
 use super::values::Values;
 use super::{ChangeBatch, Operation, Transaction};
 use crate::base::{Runs, TableShape};
@@ -276,7 +276,7 @@ impl Patches {
             let encoded = match datum.map_err(Refusal::Decode)? {
                 Datum::Text(bytes) => Encoded::Text(bytes),
                 Datum::Binary(bytes) => Encoded::Binary(bytes),
-                Datum::Null if shape.columns.get(index).is_some_and(|column| !column.nullable) => {
+                Datum::Null if !takes_null(shape, index) => {
                     return Err(Refusal::Null { column: index });
                 }
                 Datum::Null => {

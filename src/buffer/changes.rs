@@ -163,7 +163,7 @@ impl Changes {
     }
 
     /// Closes the open batch, which waits in `sealed` then.
-    fn seal(&mut self) -> Result<(), ArrowError> {
+    pub(super) fn seal(&mut self) -> Result<(), ArrowError> {
         let Some(rows) = self.open.take() else { return Ok(()) };
         if rows.is_empty() {
             return Ok(());

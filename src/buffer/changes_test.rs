@@ -38,6 +38,7 @@ fn delete(buffer: &mut TableBuffer, old: Old<'_>) -> Result<(), BufferError> {
 fn shape(identity: &[usize], partition_by: PartitionBy) -> TableShape {
     let column = |name: &str, column_type, nullable| SourceColumn {
         name: name.to_owned(),
+        lake_name: name.to_owned(),
         type_oid: 1,
         type_modifier: -1,
         column_type,
@@ -177,8 +178,8 @@ fn d3_a_refused_change_leaves_nothing_behind_and_names_its_row() {
     let infinite = [text("1"), N, text("infinity"), text("b")];
     let cases: [(Option<Old<'_>>, &[Datum<'_>], &str); 8] = [
         (None, &infinite, "created_at of row id=1, created_at=infinity: an infinite"),
-        (None, &[text("1"), N, AT, N], "number of row id=1, created_at=2026-01-02 03:04:05: it is NULL"),
-        (None, &[text("1"), Datum::Unchanged, AT, N], "number of row id=1"),
+        (None, &[N, N, AT, N], "id of row id=NULL, created_at=2026-01-02 03:04:05: it is NULL"),
+        (None, &[text("x"), Datum::Unchanged, AT, N], "id of row id=?"),
         (None, &[Datum::Unchanged, N, AT, text("b")], "id of row id=?"),
         (None, &[text("1"), N, Datum::Unchanged, text("b")], "created_at of row id=1, created_at=?: the server left"),
         (Some((b'K', &[text("x"), N, AT, N])), &sound, "id of row id=1"),

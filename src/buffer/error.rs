@@ -10,7 +10,7 @@ use deltalake::arrow::error::ArrowError;
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
     /// The source table no longer looks like the lake's.
-    #[error("{table}: {change}, and schema changes are not followed; set the table up anew in an empty lake folder")]
+    #[error("{table}: {change}, which is not followed; undo that, or set the table up anew in an empty lake folder")]
     SchemaChanged {
         /// The table.
         table: TableName,

@@ -3,6 +3,7 @@
 use super::PartitionBatch;
 use super::column::{ColumnBuilder, Scratch};
 use super::refusal::Refusal;
+use super::schema::takes_null;
 use super::values::Values;
 use crate::base::{Partition, Runs, SourceColumn, TableShape};
 use crate::decode::Datum;
@@ -36,11 +37,11 @@ pub(super) struct PartitionRows {
 
 impl PartitionRows {
     pub(super) fn new(partition: Partition, shape: &TableShape) -> Self {
-        let open = |column: &SourceColumn| Column {
+        let open = |(index, column): (usize, &SourceColumn)| Column {
             values: ColumnBuilder::new(column.column_type),
-            nullable: column.nullable,
+            nullable: takes_null(shape, index),
         };
-        let columns: Vec<Column> = shape.columns.iter().map(open).collect();
+        let columns: Vec<Column> = shape.columns.iter().enumerate().map(open).collect();
         // A bit of validity for each value, rounded up.
         let validity = columns.len().div_ceil(8);
         let bytes_per_row = validity + columns.iter().map(|column| column.values.bytes_per_row()).sum::<usize>();

@@ -8,11 +8,26 @@ use std::sync::Arc;
 /// The zone of every timestamp column in the lake.
 pub(super) const UTC: &str = "UTC";
 
-/// The columns of `shape` in its order, without the partition columns: those are folders, not data. Types follow the reader
-/// profile, so that Delta's schema and the files agree.
+/// The columns of `shape` in its order and with the lake's names, without the partition columns: those are folders, not data. Types
+/// follow the reader profile, so that Delta's schema and the files agree.
 pub fn arrow_schema(shape: &TableShape) -> SchemaRef {
-    let field = |column: &SourceColumn| Field::new(&column.name, data_type(column.column_type), column.nullable);
+    let field = |column: &SourceColumn| Field::new(&column.lake_name, data_type(column.column_type), column.nullable);
     Arc::new(Schema::new(shape.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// [`arrow_schema`] for rows as they arrive: DROP NOT NULL is not told in the stream, so NULL may stand everywhere but in the
+/// columns that name or date the row.
+pub(super) fn row_schema(shape: &TableShape) -> SchemaRef {
+    let field = |(index, column): (usize, &SourceColumn)| {
+        Field::new(&column.lake_name, data_type(column.column_type), takes_null(shape, index))
+    };
+    Arc::new(Schema::new(shape.columns.iter().enumerate().map(field).collect::<Vec<_>>()))
+}
+
+/// Whether a row may have NULL there: only the columns that name or date the row cannot lose their NOT NULL.
+pub(super) fn takes_null(shape: &TableShape, index: usize) -> bool {
+    let required = index == shape.partition_column || shape.key.contains(&index) || shape.identity.contains(&index);
+    !required || shape.columns.get(index).is_some_and(|column| column.nullable)
 }
 
 /// The columns of [`super::ChangeBatch::keys`] for this table.
@@ -26,7 +41,7 @@ pub fn key_schema(shape: &TableShape) -> SchemaRef {
         Field::new(XID, DataType::UInt32, false),
         Field::new(OLD_DAY, DataType::Date32, true),
     ];
-    fields.extend(identity.map(|column| Field::new(&column.name, data_type(column.column_type), true)));
+    fields.extend(identity.map(|column| Field::new(&column.lake_name, data_type(column.column_type), true)));
     Arc::new(Schema::new(fields))
 }
 
@@ -38,7 +53,7 @@ pub fn patch_schema(shape: &TableShape) -> SchemaRef {
         Field::new(UNCHANGED, DataType::Binary, false),
     ];
     let columns = shape.columns.iter();
-    fields.extend(columns.map(|column| Field::new(&column.name, data_type(column.column_type), true)));
+    fields.extend(columns.map(|column| Field::new(&column.lake_name, data_type(column.column_type), true)));
     Arc::new(Schema::new(fields))
 }
 

@@ -6,8 +6,9 @@ use super::column::Scratch;
 use super::event_date::{EventDate, calendar_date};
 use super::partition_rows::PartitionRows;
 use super::refusal::Refusal;
+use super::schema::row_schema;
 use super::values::Values;
-use super::{BufferError, ChangeBatch, PartitionBatch, arrow_schema};
+use super::{BufferError, ChangeBatch, PartitionBatch};
 use crate::base::{Runs, TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, Relation, Tuple};
@@ -26,10 +27,12 @@ struct Sealed {
     bytes: usize,
     transaction: u64,
     rows_before: usize,
+    /// How often the columns had changed.
+    generation: u32,
 }
 
 /// Everything that a buffer held, cut at the end of the last whole transaction; both parts ordered by partition, and a
-/// partition's rows in arrival order.
+/// partition's rows in arrival order. Where the columns changed in between, those with the earlier ones come first.
 #[derive(Debug, Default)]
 pub struct Cut {
     /// Rows of transactions that have ended.
@@ -57,6 +60,8 @@ pub struct TableBuffer {
     pub(super) changes: Changes,
     rows: u64,
     bytes: usize,
+    /// Counts changes of the columns.
+    generation: u32,
     /// Counts transaction ends, so that a partition knows which of its rows belong to the one that is arriving.
     pub(super) transaction: u64,
     /// No open partition has more rows or bytes than these.
@@ -69,7 +74,7 @@ impl TableBuffer {
     /// An empty buffer; it takes rows after [`Self::bind`].
     pub fn new(shape: Arc<TableShape>) -> Self {
         Self {
-            schema: arrow_schema(&shape),
+            schema: row_schema(&shape),
             event_date: EventDate::of(&shape),
             shape,
             binding: None,
@@ -80,6 +85,7 @@ impl TableBuffer {
             changes: Changes::default(),
             rows: 0,
             bytes: 0,
+            generation: 0,
             transaction: 1,
             rows_max: 0,
             bytes_max: 0,
@@ -99,6 +105,28 @@ impl TableBuffer {
         let changed = |change| BufferError::SchemaChanged { table: self.shape.table.clone(), change };
         self.binding = Some(Binding::new(&self.shape, relation).map_err(changed)?);
         Ok(())
+    }
+
+    /// The table's columns are others from here on. What is held keeps those that it came with, and the numbers of changes go on; a
+    /// relation has to be bound again.
+    ///
+    /// # Errors
+    /// [`BufferError::Arrow`]
+    pub fn reshape(&mut self, shape: Arc<TableShape>) -> Result<(), BufferError> {
+        while !self.open.is_empty() {
+            self.seal(self.open.len() - 1).map_err(|source| self.arrow_error(source))?;
+        }
+        self.changes.seal().map_err(|source| self.arrow_error(source))?;
+        self.generation += 1;
+        self.binding = None;
+        (self.schema, self.event_date) = (row_schema(&shape), EventDate::of(&shape));
+        self.shape = shape;
+        Ok(())
+    }
+
+    /// The columns that rows are read by now.
+    pub fn shape(&self) -> &Arc<TableShape> {
+        &self.shape
     }
 
     /// Adds a new row, in the order of the bound relation's columns. `xid` is the (sub)transaction of a row whose transaction is
@@ -205,6 +233,7 @@ impl TableBuffer {
             self.seal(self.open.len() - 1).map_err(|source| self.arrow_error(source))?;
         }
         let mut cut = Cut::default();
+        self.sealed.sort_by_key(|sealed| (sealed.generation, sealed.batch.partition));
         for Sealed { batch, transaction, rows_before, .. } in self.sealed.drain(..) {
             let (partition, rows) = (batch.partition, batch.rows.num_rows());
             let ended = if transaction == self.transaction { rows_before.min(rows) } else { rows };
@@ -224,8 +253,6 @@ impl TableBuffer {
         let (ended_changes, arriving_changes) =
             self.changes.cut(self.transaction).map_err(|source| self.arrow_error(source))?;
         (cut.ended_changes, cut.arriving_changes) = (ended_changes, arriving_changes);
-        cut.ended.sort_by_key(|batch| batch.partition);
-        cut.arriving.sort_by_key(|batch| batch.partition);
         Ok(cut)
     }
 
@@ -315,7 +342,7 @@ impl TableBuffer {
         }
         let (transaction, rows_before) = (self.transaction, rows.rows_before(self.transaction));
         let batch = rows.finish(&self.schema)?;
-        self.sealed.push(Sealed { batch, bytes, transaction, rows_before });
+        self.sealed.push(Sealed { batch, bytes, transaction, rows_before, generation: self.generation });
         Ok(())
     }
 

@@ -13,7 +13,7 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 const DAYS_1970_TO_2000: i64 = 10_957;
 
 fn column(name: &str, type_oid: u32, column_type: ColumnType, nullable: bool) -> SourceColumn {
-    SourceColumn { name: name.into(), type_oid, type_modifier: -1, column_type, nullable }
+    SourceColumn { name: name.into(), lake_name: name.into(), type_oid, type_modifier: -1, column_type, nullable }
 }
 
 fn shape(dated_by: ColumnType, partition_by: PartitionBy, zone: chrono_tz::Tz) -> TableShape {

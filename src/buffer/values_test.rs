@@ -34,6 +34,7 @@ pub(super) const VALUES: [(ColumnType, &str, &[u8], &str); 21] = [
 pub(super) fn every_type() -> TableShape {
     let column = |(index, value): (usize, &(ColumnType, &str, &[u8], &str))| SourceColumn {
         name: format!("column_{index}"),
+        lake_name: format!("column_{index}"),
         type_oid: 1,
         type_modifier: -1,
         column_type: value.0,

@@ -161,6 +161,7 @@ mod tests {
         let table = TableName::new("public", "event");
         let column = |name: &str, column_type| SourceColumn {
             name: name.to_owned(),
+            lake_name: name.to_owned(),
             type_oid: 0,
             type_modifier: -1,
             column_type,

@@ -129,6 +129,8 @@ pub struct TableSection {
     pub truncate: OnTruncate,
     /// Columns that the lake keeps as strings of the server's own text, whatever their type; each once, in the file's order.
     pub text_columns: Vec<String>,
+    /// Source columns that have another name in the lake: each lake name once.
+    pub lake_columns: BTreeMap<String, String>,
 }
 
 /// What happens when a change of a table cannot be taken, now or ever.
@@ -383,6 +385,7 @@ impl Checker<'_> {
             on_error,
             truncate,
             text_columns: self.text_columns(&key("text_columns"), raw)?,
+            lake_columns: self.lake_columns(&key("lake_columns"), raw)?,
         })
     }
 
@@ -397,6 +400,23 @@ impl Checker<'_> {
                 return Err(self.error(key, format!("has {name} twice")));
             }
             columns.push(name);
+        }
+        Ok(columns)
+    }
+
+    fn lake_columns(&self, key: &str, raw: &RawTable) -> Result<BTreeMap<String, String>, ConfigError> {
+        let mut columns = BTreeMap::new();
+        for (name, lake_name) in &raw.lake_columns {
+            let lake_name = self.text(key, lake_name)?;
+            let plain = lake_name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+            if !plain {
+                let rule = format!("gives {name} a name that some reader refuses: only a-z, 0-9 and _ may stand in it");
+                return Err(self.error(key, rule));
+            }
+            if columns.values().any(|known| *known == lake_name) {
+                return Err(self.error(key, format!("gives {lake_name} to two columns")));
+            }
+            columns.insert(self.text(key, name)?, lake_name);
         }
         Ok(columns)
     }

@@ -84,6 +84,10 @@ fn a_bad_value_is_named_with_the_rule() {
         ("\"created_at\"", "\"created_at\"\ntext_columns = [\"a\", \"a\"]", "text_columns has a twice"),
         ("\"created_at\"", "\"created_at\"\ntext_columns = [\"created_at\"]", "must not name the partition column"),
         ("\"created_at\"", "\"created_at\"\ntext_columns = \"a\"", "expected a sequence"),
+        ("\"created_at\"", "\"created_at\"\nlake_columns = { a = \"B\" }", "gives a a name that some reader refuses"),
+        ("\"created_at\"", "\"created_at\"\nlake_columns = { a = \"c\", b = \"c\" }", "gives c to two columns"),
+        ("\"created_at\"", "\"created_at\"\nlake_columns = { a = \"\" }", "lake_columns must not be empty"),
+        ("\"created_at\"", "\"created_at\"\nlake_columns = [\"a\"]", "expected a map"),
     ];
     for (from, to, expected) in cases {
         let message = refusal(&MINIMAL.replace(from, to));
@@ -96,6 +100,14 @@ fn text_columns_are_kept_in_order() {
     assert!(parse(MINIMAL).unwrap().tables[0].text_columns.is_empty());
     let named = parse(&format!("{MINIMAL}text_columns = [\"expires_at\", \"Übel\"]\n")).unwrap();
     assert_eq!(named.tables[0].text_columns, ["expires_at", "Übel"]);
+}
+
+#[test]
+fn a_column_may_have_another_name_in_the_lake() {
+    assert!(parse(MINIMAL).unwrap().tables[0].lake_columns.is_empty());
+    let named = parse(&format!("{MINIMAL}lake_columns = {{ amount = \"amount__v2\", Id = \"id\" }}\n")).unwrap();
+    let columns: Vec<_> = named.tables[0].lake_columns.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    assert_eq!(columns, [("Id", "id"), ("amount", "amount__v2")]);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(super) struct RawTable {
     pub(super) truncate: Option<String>,
     #[serde(default)]
     pub(super) text_columns: Vec<String>,
+    #[serde(default)]
+    pub(super) lake_columns: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

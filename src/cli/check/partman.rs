@@ -173,6 +173,7 @@ mod tests {
     fn the_guides_settings_have_no_deviation_and_others_name_the_change() {
         let column = SourceColumn {
             name: "created_at".into(),
+            lake_name: "created_at".into(),
             type_oid: 1114,
             type_modifier: -1,
             column_type: ColumnType::Timestamp,
