@@ -8,8 +8,8 @@ use super::schema::LakeSchema;
 use super::staged::StagedFile;
 use crate::base::{ColumnType, PartitionBy, TableShape};
 use chrono_tz::Tz;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -56,8 +56,11 @@ pub(super) struct Protocol {
     pub(super) writer_features: Option<Vec<String>>,
 }
 
-/// `metaData`: schema, partition columns and table properties.
-#[derive(Clone, Debug, Deserialize)]
+/// The table property that says which columns have statistics in the log.
+pub(super) const STATISTICS_COLUMNS: &str = "delta.dataSkippingStatsColumns";
+
+/// `metaData`: schema, partition columns and table properties, and whatever else another program put there.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) schema_string: String,
@@ -65,6 +68,16 @@ pub(super) struct Metadata {
     pub(super) partition_columns: Vec<String>,
     #[serde(default)]
     pub(super) configuration: Option<BTreeMap<String, Option<String>>>,
+    /// `id`, `name`, `format`, `createdTime`, …: kept as they are found.
+    #[serde(flatten)]
+    pub(super) rest: Map<String, Value>,
+}
+
+impl Metadata {
+    /// Sets a table property.
+    pub(super) fn set(&mut self, key: &str, value: String) {
+        self.configuration.get_or_insert_default().insert(key.to_owned(), Some(value));
+    }
 }
 
 /// `txn`: an application's own progress.
@@ -117,7 +130,7 @@ pub(super) fn folder_rule(shape: &TableShape) -> [(&'static str, String); 3] {
         _ => Tz::UTC,
     };
     [
-        ("lakebed.partition_column", column.map(|column| column.name.clone()).unwrap_or_default()),
+        ("lakebed.partition_column", column.map(|column| column.lake_name.clone()).unwrap_or_default()),
         ("lakebed.partition_by", partition_by.to_owned()),
         ("lakebed.time_zone", zone.name().to_owned()),
     ]
@@ -138,7 +151,7 @@ pub(super) fn creation(
         "description": Value::Null,
     });
     let mut configuration = BTreeMap::from([
-        ("delta.dataSkippingStatsColumns", schema.statistics_columns()),
+        (STATISTICS_COLUMNS, schema.statistics_columns()),
         ("delta.checkpointInterval", CHECKPOINT_INTERVAL.to_string()),
         ("lakebed.source", schema.table.to_string()),
     ]);
@@ -204,6 +217,31 @@ pub(super) fn rewrite(
     let mut info = commit_info("UPDATE", json!({ "predicate": predicate }), commit, now_millis);
     info["commitInfo"]["isBlindAppend"] = json!(false);
     let mut lines = as_lines(&[info, transaction(app_id, position, now_millis)]);
+    for file in removed {
+        push_line(&mut lines, &file.remove_action(now_millis));
+    }
+    for file in added {
+        push_line(&mut lines, &file.add_action());
+    }
+    lines
+}
+
+/// A commit without files that changes the table's columns or properties.
+pub(super) fn alteration(operation: &str, metadata: &Metadata, commit: Uuid, now_millis: i64) -> Vec<u8> {
+    let mut info = commit_info(operation, json!({}), commit, now_millis);
+    info["commitInfo"]["isBlindAppend"] = json!(false);
+    as_lines(&[info, json!({ "metaData": metadata })])
+}
+
+/// An alteration after which values of some columns are wider: the files that had them narrower go, and others stand for them.
+pub(super) fn widening(
+    metadata: &Metadata,
+    removed: &[ActiveFile],
+    added: &[StagedFile],
+    commit: Uuid,
+    now_millis: i64,
+) -> Vec<u8> {
+    let mut lines = alteration("CHANGE COLUMN", metadata, commit, now_millis);
     for file in removed {
         push_line(&mut lines, &file.remove_action(now_millis));
     }

@@ -4,6 +4,7 @@ use super::actions::{self, Line, PROCESS};
 use super::active::ActiveFile;
 use super::error::{LakeError, one_line_without_queries};
 use super::progress::Durable;
+use super::rules::Fit;
 use super::staged::StagedFile;
 use super::table::{LakeTable, position_of};
 use crate::base::{Classify, Lsn, RetryClass};
@@ -46,13 +47,17 @@ pub(super) struct Entry {
     points: [&'static str; 2],
     /// Files that must still be active: those that the entry removes.
     removes: BTreeSet<String>,
+    /// The entry has a metaData of its own, made from the one that is known.
+    alters: bool,
+    /// The entry stands on the whole table as it is known.
+    alone: bool,
 }
 
 impl Entry {
     pub(super) fn new(make: impl FnOnce(Uuid, i64) -> Vec<u8>, points: [&'static str; 2]) -> Self {
         let commit = Uuid::new_v4();
         let bytes = make(commit, Utc::now().timestamp_millis()).into();
-        Self { bytes, commit, points, removes: BTreeSet::new() }
+        Self { bytes, commit, points, removes: BTreeSet::new(), alters: false, alone: false }
     }
 
     /// Refused as [`LakeError::FilesMoved`] once somebody else has removed one of these files (L2).
@@ -60,9 +65,23 @@ impl Entry {
         Self { removes: paths.collect(), ..self }
     }
 
+    /// Refused as [`LakeError::FilesMoved`] once somebody else has altered the table.
+    pub(super) fn altering(self) -> Self {
+        Self { alters: true, ..self }
+    }
+
+    /// Refused as [`LakeError::FilesMoved`] once somebody else has written anything.
+    pub(super) fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
     fn stands_on(&self, lines: &[Line]) -> bool {
         let mut removed = lines.iter().filter_map(|line| line.remove.as_ref());
         !removed.any(|removal| self.removes.contains(&removal.path))
+    }
+
+    fn is_outdated_by(&self, lines: &[Line]) -> bool {
+        self.alone || self.alters && lines.iter().any(|line| line.meta_data.is_some())
     }
 }
 
@@ -136,6 +155,9 @@ impl LakeTable {
         if self.in_doubt {
             return Err(LakeError::InDoubt { location });
         }
+        if let Some(pending) = &self.pending {
+            return Err(self.rules.differs(pending));
+        }
         if at <= self.recorded {
             return Err(LakeError::AlreadyRecorded { location, recorded: self.recorded, at });
         }
@@ -207,8 +229,12 @@ impl LakeTable {
                 self.log.settle().await?;
                 return Ok(Outcome::Landed(next));
             }
-            self.check_foreign(next, &lines)?;
-            if !entry.stands_on(&lines) {
+            // What it means for this pipeline is looked at when the table is read again.
+            let outdated = entry.is_outdated_by(&lines);
+            if !outdated {
+                self.check_foreign(next, &lines)?;
+            }
+            if outdated || !entry.stands_on(&lines) {
                 return Err(LakeError::FilesMoved { location: self.log.location.clone(), version: next });
             }
         }
@@ -224,7 +250,13 @@ impl LakeTable {
                 self.rules.check_protocol(protocol)?;
             }
             if let Some(metadata) = &line.meta_data {
-                self.rules.check_metadata(metadata)?;
+                let Fit { schema, pending } = self.rules.fit(metadata)?;
+                // While the table is about to change, that is no news.
+                if let (Some(pending), None) = (&pending, &self.pending) {
+                    return Err(self.rules.differs(pending));
+                }
+                (self.schema, self.pending) = (schema, pending);
+                self.metadata = metadata.clone();
             }
             let Some(transaction) = &line.txn else { continue };
             if transaction.app_id == app_id {

@@ -60,6 +60,12 @@ impl Encoding {
         }
         Ok(Self { schema, properties: builder.build() })
     }
+
+    /// Whether both write the same values alike; that a column takes NULL or not makes no difference to a reader.
+    pub(super) fn has_types_of(&self, other: &Encoding) -> bool {
+        let (own, other) = (self.schema.arrow.fields(), other.schema.arrow.fields());
+        own.len() == other.len() && own.iter().zip(other).all(|(own, other)| own.data_type() == other.data_type())
+    }
 }
 
 /// A file being encoded.

@@ -69,8 +69,8 @@ pub enum LakeError {
     },
     /// The lake's table has another schema than the source's.
     #[error(
-        "the Delta table at {location} differs from {table} in {columns}; move the Delta table away or choose another \
-         [lake].url"
+        "the Delta table at {location} differs from {table} in {columns}; give a column whose type changed another name in the lake, \
+         lake_columns = {{ … = \"…__v2\" }} in its [[table]], move the Delta table away or choose another [lake].url"
     )]
     SchemaDiffers {
         /// The table's URL.
@@ -79,6 +79,18 @@ pub enum LakeError {
         table: TableName,
         /// The columns, and how they differ.
         columns: String,
+    },
+    /// A column that the lake does not have names or dates the rows: those that are there have no value in it.
+    #[error(
+        "the Delta table at {location} has no column {column}, which names or dates the rows of {table}; if it was renamed, let it keep its name there: lake_columns = {{ {column} = \"…\" }} in its [[table]], else set the table up anew in an empty lake folder"
+    )]
+    KeyColumnMissing {
+        /// The table's URL.
+        location: String,
+        /// The source table.
+        table: TableName,
+        /// The column, by its name in the lake.
+        column: String,
     },
     /// The table was upgraded beyond the profile that is written here.
     #[error(

@@ -35,6 +35,8 @@ pub enum FindingKind {
     Refused,
     /// What was committed before a position, and behind what the lake held, is missing, and that was accepted.
     Gap,
+    /// Rows from before a position lack the default of a column that was added there.
+    Default,
 }
 
 impl FindingKind {
@@ -45,6 +47,7 @@ impl FindingKind {
             Self::Skipped => "skipped",
             Self::Refused => "refused",
             Self::Gap => "gap",
+            Self::Default => "default",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tables and rows for this room's tests.
 
+use super::encoder::Encoding;
+use super::schema::LakeSchema;
 pub(super) use super::scripted_store::{Fault, Request, ScriptedStore};
 use super::{LakeLocation, Progress, StagedFile};
 use crate::base::{ColumnType, Lsn, Partition, PartitionBy, SourceColumn, TableName, TableShape};
@@ -15,7 +17,14 @@ use url::Url;
 pub(super) const PATH: &str = "security_event";
 
 pub(super) fn column(name: &str, column_type: ColumnType, nullable: bool) -> SourceColumn {
-    SourceColumn { name: name.to_owned(), type_oid: 0, type_modifier: -1, column_type, nullable }
+    SourceColumn {
+        name: name.to_owned(),
+        lake_name: name.to_owned(),
+        type_oid: 0,
+        type_modifier: -1,
+        column_type,
+        nullable,
+    }
 }
 
 fn shape(table: &str, columns: Vec<SourceColumn>, partition_column: usize) -> TableShape {
@@ -194,6 +203,7 @@ pub(super) fn imaginary_file(lake: &Lake, number: u32) -> StagedFile {
         modified_millis: 0,
         xids: None,
         eras: None,
+        encoding: Arc::new(Encoding::new(Arc::new(LakeSchema::of(&security_event()).unwrap()), 1).unwrap()),
     }
 }
 

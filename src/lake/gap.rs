@@ -33,7 +33,7 @@ pub async fn record_gap(
         return Ok(false);
     }
     let place = JournalPlace::beside_shape((location.clone(), path), shape, progress, gap.start)?;
-    let mut table = place.open().await?;
+    let mut table = place.open(patience).await?;
     let token = table.rules.progress.gap_app_id(&gap);
     if table.holds(&token, &mut patience.begin()).await? {
         table.close().await;

@@ -106,10 +106,11 @@ impl JournalPlace {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The journal as a table of the lake, made if need be.
-    pub(super) async fn open(&self) -> Result<LakeTable, LakeError> {
+    /// The journal as a table of the lake, made if need be, with the columns that the table has now.
+    pub(super) async fn open(&self, patience: &Patience) -> Result<LakeTable, LakeError> {
         let source = (self.schema.clone(), self.folder_rule.clone());
-        let table = LakeTable::create_as(&self.lake, &self.path, source, &self.progress, self.at).await?;
+        let mut table = LakeTable::create_as(&self.lake, &self.path, source, &self.progress, self.at).await?;
+        table.follow_source(patience).await?;
         Ok(LakeTable { points: ["journal.before_log_write", "journal.after_log_write"], ..table })
     }
 }
@@ -139,7 +140,7 @@ impl Journal {
         options: WriterOptions,
         patience: Patience,
     ) -> Result<Journal, LakeError> {
-        let table = place.open().await?;
+        let table = place.open(&patience).await?;
         let writer = TableWriter::new(&table, options, patience)?;
         Ok(Self { table, writer, finished: Vec::new(), tidied: false })
     }

@@ -5,8 +5,9 @@ use super::commit::{Entry, FOREIGN_ENTRIES_MAX};
 use super::error::LakeError;
 use super::patience::{Patience, Waiting};
 use super::progress::Durable;
+use super::rules::{Fit, Standing};
 use super::staged::StagedFile;
-use super::table::{LakeTable, Standing, position_of};
+use super::table::{LakeTable, position_of};
 use crate::base::Lsn;
 
 impl LakeTable {
@@ -135,7 +136,7 @@ impl LakeTable {
         let Some(state) = self.log.read().await? else {
             return Err(LakeError::Missing { location: self.log.location.clone() });
         };
-        let Standing { recorded, parked } = self.rules.standing(&state)?;
+        let Standing { recorded, parked, fit: Fit { schema, pending } } = self.rules.standing(&state)?;
         if state.version < self.version || recorded < self.recorded {
             return Err(self.log.broken(format!(
                 "it went back from version {} and {} to version {} and {recorded} while the pipeline ran",
@@ -146,6 +147,7 @@ impl LakeTable {
         self.version = state.version;
         self.recorded = recorded;
         self.parked = parked;
+        (self.metadata, self.schema, self.pending) = (state.metadata, schema, pending);
         self.in_doubt = false;
         Ok(())
     }

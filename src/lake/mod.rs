@@ -33,7 +33,10 @@
 //! with ([`Acknowledgements`]), so that a slot ahead of the lake is recognised, and what somebody must know later ([`Finding`]).
 //! A table that stands still says so in its own log ([`LakeTable::park`]).
 //!
-//! Deliberately absent: commits that remove files, and log cleanup (a maintenance task, never part of a commit). Uploads wait
+//! A table's columns follow its source's ([`LakeTable::evolve`]): it has every column that the source ever had, files have those
+//! of their rows, and a wider type rewrites them.
+//!
+//! Deliberately absent: log cleanup (a maintenance task, never part of a commit). Uploads wait
 //! out a store's transient errors for as long as their owner has [`Patience`].
 
 mod acknowledgement;
@@ -48,6 +51,8 @@ mod commit;
 mod days;
 mod encoder;
 mod error;
+mod evolution;
+mod evolve;
 mod finding;
 mod gap;
 mod intent;
@@ -66,6 +71,7 @@ mod orphans;
 mod patience;
 mod progress;
 mod rewrite;
+mod rules;
 mod schema;
 mod staged;
 mod staging;
@@ -79,6 +85,8 @@ mod writer;
 mod acknowledgement_test;
 #[cfg(test)]
 mod commit_test;
+#[cfg(test)]
+mod evolve_test;
 #[cfg(test)]
 mod failing_store;
 #[cfg(test)]
@@ -114,6 +122,7 @@ pub use acknowledgement::{Acknowledgement, Acknowledgements};
 pub use apply::{ChangeSpool, Figures, Landed, Rewriter, Segment, StreamedCommit};
 pub use days::{DaySummary, open_for_query, table_days};
 pub use error::LakeError;
+pub use evolve::SourceRelation;
 pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};
 pub use gap::record_gap;
 pub use journal::{Journal, journal_of, journal_path};

@@ -42,6 +42,14 @@ impl Progress {
         self.app_id_under(PARKED_PREFIX)
     }
 
+    /// Whether an `appId` is [`Self::parked_app_id`] on some system, in some epoch.
+    pub(super) fn is_parked_app_id(&self, app_id: &str) -> bool {
+        let own = self.feed();
+        let of_any_system = own.splitn(3, '/').nth(2).unwrap_or_default();
+        let rest = app_id.strip_prefix(PARKED_PREFIX).and_then(|rest| rest.split_once('/'));
+        rest.is_some_and(|(_, rest)| rest.strip_prefix(of_any_system).is_some_and(|epoch| !epoch.contains('/')))
+    }
+
     /// The `appId` of one stretch that was not followed: what was recorded under it is recorded once.
     pub(super) fn gap_app_id(&self, gap: &Range<Lsn>) -> String {
         format!("{}/{:016X}-{:016X}", self.app_id_under(GAP_PREFIX), gap.start.0, gap.end.0)
@@ -100,6 +108,10 @@ mod tests {
         assert_eq!(progress("lakebed", 0).app_id(), "lakebed/7412/lakebed/public.security_event/0");
         assert_eq!(progress("a/b%", 1).app_id(), "lakebed/7412/a%2Fb%25/public.security_event/1");
         assert_eq!(progress("a/b%", 1).parked_app_id(), "lakebed-parked/7412/a%2Fb%25/public.security_event/1");
+        let elsewhere = Progress { system_identifier: "1".to_owned(), ..progress("a/b%", 0) };
+        assert!(elsewhere.is_parked_app_id(&progress("a/b%", 1).parked_app_id()));
+        assert!(!elsewhere.is_parked_app_id(&progress("b", 1).parked_app_id()));
+        assert!(!elsewhere.is_parked_app_id(&progress("a/b%", 1).app_id()));
         assert_eq!(
             progress("lakebed", 0).gap_app_id(&(Lsn(16)..Lsn(32))),
             "lakebed-gap/7412/lakebed/public.security_event/0/0000000000000010-0000000000000020"

@@ -25,6 +25,8 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Definite ["s3://bucket/lake/event", "`lakebed init` creates it"] Missing { location: location() };
         Definite ["Übel", "public.event", "rename it or leave the table out"] ColumnName { table: table(), column: column.clone() };
         Definite ["Übel", "public.event", "keeps for itself", "rename it or leave the table out"] ReservedColumn { table: table(), column };
+        Definite ["s3://bucket/lake", "no column number", "lake_columns = { number = \"…\" }", "set the table up anew"]
+            KeyColumnMissing { location: location(), table: table(), column: "number".to_owned() };
         Definite ["s3://bucket/lake/event", "public.event", "extra (added)", "move the Delta table away or choose another [lake].url"]
             SchemaDiffers { location: location(), table: table(), columns: "extra (added)".to_owned() };
         Definite ["s3://bucket/lake/event", "public.event", "by another rule", "correct [[table]], or begin another Delta table elsewhere"]

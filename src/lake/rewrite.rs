@@ -5,8 +5,9 @@
 use super::encoder::{EncodedFile, Encoder};
 use super::error::LakeError;
 use super::staged::StagedFile;
-use super::target::Target;
+use super::target::{Target, widened};
 use bytes::{Buf, Bytes};
+use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
@@ -23,14 +24,14 @@ const FOOTER_BYTES: u64 = 64 << 10;
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 2_048;
 
-/// The rows `live` of a staged file, encoded anew in the same order; statistics are those of these rows.
+/// The rows `live` of a staged file, encoded anew in the same order, as the target encodes; statistics are those of these rows.
 pub(super) async fn keep_live_rows(
     target: &Target,
     file: &StagedFile,
     live: &[Range<u64>],
 ) -> Result<EncodedFile, LakeError> {
     let path = Path::from(file.path.as_str());
-    let metadata = footer(target, &path, file.size_bytes).await?;
+    let metadata = footer(target, &path, file).await?;
     let _turn = target.encoder_turn().await;
     let encoding = target.encoding.clone();
     let mut encoder = target.beside_the_reactor(move || Encoder::new(&encoding)).await?;
@@ -46,9 +47,9 @@ pub(super) async fn keep_live_rows(
         let start = extent.clone().map(|(start, _)| start).min().unwrap_or(0);
         let end = extent.map(|(start, length)| start.saturating_add(length)).max().unwrap_or(start);
         let group = RowGroup { start, bytes: target.get_range(&path, start..end).await? };
-        let metadata = metadata.clone();
-        encoder =
-            target.beside_the_reactor(move || copy_rows(encoder, group, metadata, index, rows, &selected)).await?;
+        let (metadata, schema) = (metadata.clone(), target.encoding.schema.arrow.clone());
+        let copy = move || copy_rows(encoder, &schema, group, metadata, (index, rows), &selected);
+        encoder = target.beside_the_reactor(copy).await?;
     }
     if first != file.rows {
         return Err(target.unfit(format!("a staged file holds {first} rows where {} were written", file.rows)));
@@ -57,12 +58,13 @@ pub(super) async fn keep_live_rows(
     target.beside_the_reactor(move || encoder.finish(&encoding.schema)).await
 }
 
-async fn footer(target: &Target, path: &Path, size_bytes: u64) -> Result<ArrowReaderMetadata, LakeError> {
+async fn footer(target: &Target, path: &Path, file: &StagedFile) -> Result<ArrowReaderMetadata, LakeError> {
+    let size_bytes = file.size_bytes;
     let mut wanted = FOOTER_BYTES;
     loop {
         let fetched = wanted.min(size_bytes);
         let tail = target.get_range(path, size_bytes - fetched..size_bytes).await?;
-        let schema = target.encoding.schema.arrow.clone();
+        let schema = file.encoding.schema.arrow.clone();
         let parsed = target
             .beside_the_reactor(move || {
                 Ok(match parse_footer(&tail, size_bytes)? {
@@ -107,10 +109,10 @@ fn part_of(live: &[Range<u64>], rows: Range<u64>) -> Vec<Range<usize>> {
 
 fn copy_rows(
     mut encoder: Encoder,
+    schema: &SchemaRef,
     group: RowGroup,
     metadata: ArrowReaderMetadata,
-    index: usize,
-    rows: u64,
+    (index, rows): (usize, u64),
     selected: &[Range<usize>],
 ) -> ParquetResult<Encoder> {
     let rows = usize::try_from(rows).unwrap_or(usize::MAX);
@@ -121,7 +123,7 @@ fn copy_rows(
         .with_batch_size(BATCH_ROWS)
         .build()?;
     for batch in batches {
-        encoder.write(&batch?)?;
+        encoder.write(&widened(&batch?, schema)?)?;
     }
     Ok(encoder)
 }

@@ -5,9 +5,10 @@
 use super::error::LakeError;
 use crate::base::{ColumnType, PartitionBy, TableName, TableShape};
 use crate::buffer::arrow_schema;
-use deltalake::arrow::datatypes::{Schema, SchemaRef};
+use deltalake::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Every name that a partition column can have, whatever the partitioning: a table may go from months to days.
@@ -16,12 +17,13 @@ const PARTITION_COLUMNS: [&str; 3] = ["year", "month", "day"];
 /// What every column begins with that says something about a row, and not of it.
 const OWN_COLUMNS: &str = "lakebed_";
 
-/// What a table of the lake looks like, derived from its source.
+/// What a table of the lake looks like: derived from its source, or the lake's own columns, which are those and whatever the source
+/// had earlier ([`super::evolution`]).
 #[derive(Debug)]
 pub(super) struct LakeSchema {
     /// The source table.
     pub(super) table: TableName,
-    /// The columns stored in files: the source's, without the partition columns.
+    /// The columns stored in files: without the partition columns.
     pub(super) arrow: SchemaRef,
     /// All columns as the Delta log has them, partition columns last.
     pub(super) fields: Vec<DeltaField>,
@@ -56,7 +58,7 @@ impl LakeSchema {
     /// The lake's columns for a source table, or the column that cannot be one.
     pub(super) fn of(shape: &TableShape) -> Result<Self, LakeError> {
         for column in &shape.columns {
-            let (table, column) = (shape.table.clone(), column.name.clone());
+            let (table, column) = (shape.table.clone(), column.lake_name.clone());
             if !is_plain_name(&column) {
                 return Err(LakeError::ColumnName { table, column });
             }
@@ -65,7 +67,7 @@ impl LakeSchema {
             }
         }
         let data = shape.columns.iter().map(|column| DeltaField {
-            name: column.name.clone(),
+            name: column.lake_name.clone(),
             data_type: Value::String(delta_type(column.column_type)),
             nullable: column.nullable,
             metadata: Map::new(),
@@ -100,13 +102,61 @@ impl LakeSchema {
         }
     }
 
+    /// The columns of a table that keeps more of them than its source has: `fields` of the Delta log, partition columns among them. Of
+    /// columns that the source does not have, those named in `statistics` get some.
+    pub(super) fn with_fields(&self, fields: &[DeltaField], statistics: &BTreeSet<&str>) -> Result<Self, String> {
+        let is_partition = |field: &&DeltaField| self.partition_columns.contains(&field.name.as_str());
+        let (partitions, data): (Vec<&DeltaField>, Vec<&DeltaField>) = fields.iter().partition(is_partition);
+        let mut arrow = Vec::with_capacity(data.len());
+        for field in &data {
+            let kind = arrow_type(&field.data_type).ok_or_else(|| format!("{} ({})", field.name, field.data_type))?;
+            arrow.push(Field::new(&field.name, kind, field.nullable));
+        }
+        let own = |index: usize| data.get(index).and_then(|field| self.arrow.index_of(&field.name).ok());
+        let has_statistics = |index: &usize| match own(*index) {
+            Some(own) => self.statistics.contains(&own),
+            None => data.get(*index).is_some_and(|field| statistics.contains(field.name.as_str())),
+        };
+        Ok(Self {
+            table: self.table.clone(),
+            arrow: Arc::new(Schema::new(arrow)),
+            statistics: (0..data.len()).filter(has_statistics).collect(),
+            distinct: (0..data.len())
+                .filter(|index| own(*index).is_some_and(|own| self.distinct.contains(&own)))
+                .collect(),
+            fields: data.into_iter().chain(partitions).cloned().collect(),
+            partition_columns: self.partition_columns,
+            partition_by: self.partition_by,
+        })
+    }
+
+    /// The part of it that has these names, in its own order; None when that is all of it.
+    pub(super) fn only(&self, names: &Schema) -> Option<Self> {
+        let kept: Vec<usize> = (0..self.arrow.fields().len())
+            .filter(|index| names.index_of(self.arrow.field(*index).name()).is_ok())
+            .collect();
+        if kept.len() == self.arrow.fields().len() {
+            return None;
+        }
+        let place = |indexes: &[usize]| (0..kept.len()).filter(|new| indexes.contains(&kept[*new])).collect();
+        let arrow = kept.iter().map(|index| Arc::clone(&self.arrow.fields()[*index])).collect::<Vec<_>>();
+        let is_kept = |field: &&DeltaField| {
+            names.index_of(&field.name).is_ok() || self.partition_columns.contains(&field.name.as_str())
+        };
+        Some(Self {
+            table: self.table.clone(),
+            statistics: place(&self.statistics),
+            distinct: place(&self.distinct),
+            arrow: Arc::new(Schema::new(arrow)),
+            fields: self.fields.iter().filter(is_kept).cloned().collect(),
+            partition_columns: self.partition_columns,
+            partition_by: self.partition_by,
+        })
+    }
+
     /// `metaData.schemaString`.
     pub(super) fn schema_string(&self) -> String {
-        let fields = self.fields.iter().map(|field| {
-            let DeltaField { name, data_type, nullable, metadata } = field;
-            json!({ "name": name, "type": data_type, "nullable": nullable, "metadata": metadata })
-        });
-        json!({ "type": "struct", "fields": fields.collect::<Vec<_>>() }).to_string()
+        schema_string(&self.fields)
     }
 
     /// `delta.dataSkippingStatsColumns`.
@@ -118,43 +168,37 @@ impl LakeSchema {
     pub(super) fn column_name(&self, index: usize) -> Option<&str> {
         self.arrow.fields().get(index).map(|field| field.name().as_str())
     }
-
-    /// Compares with a table's own schema: None when rows of the source fit it, else the columns that differ and how.
-    pub(super) fn difference(&self, found: &[DeltaField], found_partitions: &[String]) -> Option<String> {
-        let mut differences = Vec::new();
-        for expected in &self.fields {
-            match found.iter().find(|field| field.name == expected.name) {
-                None => differences.push(format!("{} (missing in the lake)", expected.name)),
-                Some(field) => differences.extend(difference_of(expected, field)),
-            }
-        }
-        let extra = found.iter().filter(|field| !self.fields.iter().any(|expected| expected.name == field.name));
-        differences.extend(extra.map(|field| format!("{} (missing in the source)", field.name)));
-        if differences.is_empty()
-            && !self.fields.iter().map(|field| &field.name).eq(found.iter().map(|field| &field.name))
-        {
-            differences.push("the order of its columns".to_owned());
-        }
-        if !found_partitions.iter().eq(self.partition_columns.iter()) {
-            let expected = self.partition_columns.join(", ");
-            differences.push(format!("its partition columns ({} instead of {expected})", found_partitions.join(", ")));
-        }
-        if differences.is_empty() { None } else { Some(differences.join(", ")) }
-    }
 }
 
-fn difference_of(expected: &DeltaField, found: &DeltaField) -> Option<String> {
-    let name = &expected.name;
-    if expected.data_type != found.data_type {
-        let text = |kind: &Value| kind.as_str().map_or_else(|| kind.to_string(), str::to_owned);
-        return Some(format!("{name} ({} instead of {})", text(&found.data_type), text(&expected.data_type)));
-    }
-    if expected.nullable && !found.nullable {
-        return Some(format!("{name} (not null in the lake)"));
-    }
-    // Invariants, generated columns and column mapping are written as field metadata with this prefix.
-    let rule = found.metadata.keys().find(|key| key.starts_with("delta."));
-    rule.map(|rule| format!("{name} (carries {rule})"))
+/// `metaData.schemaString` of these fields.
+pub(super) fn schema_string(fields: &[DeltaField]) -> String {
+    let fields = fields.iter().map(|field| {
+        let DeltaField { name, data_type, nullable, metadata } = field;
+        json!({ "name": name, "type": data_type, "nullable": nullable, "metadata": metadata })
+    });
+    json!({ "type": "struct", "fields": fields.collect::<Vec<_>>() }).to_string()
+}
+
+/// The Arrow type of a field of the reader profile; None for any other.
+pub(super) fn arrow_type(data_type: &Value) -> Option<DataType> {
+    let name = data_type.as_str()?;
+    Some(match name {
+        "boolean" => DataType::Boolean,
+        "byte" => DataType::Int8,
+        "short" => DataType::Int16,
+        "integer" => DataType::Int32,
+        "long" => DataType::Int64,
+        "float" => DataType::Float32,
+        "double" => DataType::Float64,
+        "date" => DataType::Date32,
+        "timestamp" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        "binary" => DataType::Binary,
+        "string" => DataType::Utf8,
+        _ => {
+            let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+            DataType::Decimal128(precision.trim().parse().ok()?, scale.trim().parse().ok()?)
+        }
+    })
 }
 
 /// The Delta primitive type of a column (Delta protocol, "Primitive Types").
@@ -246,23 +290,5 @@ mod tests {
         );
         let schema = LakeSchema::of(&security_event()).unwrap();
         assert!(!schema.statistics_columns().contains("detail"));
-    }
-
-    #[test]
-    fn a_difference_names_the_column() {
-        let schema = LakeSchema::of(&security_event()).unwrap();
-        let partitions: Vec<String> = schema.partition_columns.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(schema.difference(&schema.fields, &partitions), None);
-        let mut found = schema.fields.clone();
-        found[0].data_type = Value::String("long".to_owned());
-        found[1].nullable = true;
-        found[8].nullable = false;
-        found.remove(2);
-        let text = schema.difference(&found, &partitions[..2]).unwrap();
-        assert!(text.contains("id (long instead of string)"), "{text}");
-        assert!(text.contains("description (missing in the lake)"), "{text}");
-        assert!(text.contains("user_name (not null in the lake)"), "{text}");
-        assert!(text.contains("partition columns (year, month instead of year, month, day)"), "{text}");
-        assert!(!text.contains("type ("), "{text}");
     }
 }

@@ -1,7 +1,9 @@
 //! A file that is uploaded, and that nothing refers to yet.
 
+use super::encoder::Encoding;
 use crate::base::{Partition, Runs};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// One Parquet file of one partition (L3), invisible until a commit names it.
 ///
@@ -20,6 +22,8 @@ pub struct StagedFile {
     pub(super) xids: Option<Runs>,
     /// How many changes had come before each row; `None`: none before any of them.
     pub(super) eras: Option<Runs>,
+    /// Which columns it has, and in which types.
+    pub(super) encoding: Arc<Encoding>,
 }
 
 impl StagedFile {

@@ -1,24 +1,21 @@
 //! A table of the lake as its one writer sees it: version, schema and recorded progress, no list of files.
 
-use super::actions::{self, CHECKPOINT_INTERVAL, Metadata, Protocol};
+use super::actions::{self, CHECKPOINT_INTERVAL, Metadata};
 use super::checkpoint::Checkpoints;
 use super::error::LakeError;
+use super::evolution::Evolution;
 use super::journal::JournalSlot;
 use super::location::{LakeLocation, shown};
 use super::log::{LOG_FOLDER, Log, LogState};
-use super::progress::{APPLICATION_PREFIX, Durable, Progress};
-use super::schema::{DeltaStruct, LakeSchema};
-use crate::base::{Lsn, TableShape};
+use super::progress::{Durable, Progress};
+use super::rules::{Fit, Rules, Standing};
+use super::schema::LakeSchema;
+use crate::base::{Lsn, TableName, TableShape};
 use chrono::Utc;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
-use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use uuid::Uuid;
-
-/// The profile's protocol versions (L4).
-const READER_VERSION: i32 = 1;
-const WRITER_VERSION: i32 = 2;
 
 /// See [`actions::folder_rule`].
 pub(super) type FolderRule = Vec<(&'static str, String)>;
@@ -45,9 +42,14 @@ pub struct LakeTable {
     pub(super) checkpoints: Checkpoints,
     /// Fail points around the log entries of its appends.
     pub(super) points: [&'static str; 2],
+    /// As the log has it.
+    pub(super) metadata: Metadata,
+    /// Every column that the table has, those that the source no longer has included.
     pub(super) schema: Arc<LakeSchema>,
     /// Its journal, once an entry was written.
     pub(super) journal: JournalSlot,
+    /// What must become of the columns before rows of the source fit; no row is committed until then.
+    pub(super) pending: Option<Evolution>,
 }
 
 impl LakeTable {
@@ -92,8 +94,8 @@ impl LakeTable {
         }
     }
 
-    /// Opens a table that [`Self::create`] made, and checks that it is this pipeline's and that the source still fits it. The
-    /// schema of a parked table is not compared: see [`Self::parked`].
+    /// Opens a table that [`Self::create`] made, and checks that it is this pipeline's and that the source fits it, or will once
+    /// [`Self::evolve`] was called. The schema of a parked table is not compared: see [`Self::parked`].
     ///
     /// # Errors
     /// [`LakeError::Missing`], [`LakeError::UnsupportedProtocol`], [`LakeError::SchemaDiffers`],
@@ -126,6 +128,23 @@ impl LakeTable {
             Some(state) => place.opened(&state),
             None => Err(LakeError::Missing { location: place.log.location }),
         }
+    }
+
+    /// Whether a pipeline's table stands still, whatever its source has become; no table stands still that is not there.
+    ///
+    /// # Errors
+    /// What the store says, and a log that cannot be read.
+    pub async fn stands_still(
+        location: &LakeLocation,
+        path: &str,
+        pipeline: &str,
+        table: &TableName,
+    ) -> Result<bool, LakeError> {
+        let (system_identifier, pipeline) = (String::new(), pipeline.to_owned());
+        let progress = Progress { system_identifier, pipeline, table: table.clone(), epoch: 0 };
+        let place = Place::unchecked(location, path, &progress)?;
+        let Some(state) = place.log.read().await? else { return Ok(false) };
+        Ok(state.transactions.iter().any(|(app_id, since)| *since > 0 && progress.is_parked_app_id(app_id)))
     }
 
     /// The position that the log recorded last: every transaction at or below it is in the table (L1).
@@ -207,8 +226,7 @@ impl Place {
     }
 
     fn opened(self, state: &LogState) -> Result<LakeTable, LakeError> {
-        let Standing { recorded, parked } = self.rules.standing(state)?;
-        let schema = self.rules.schema.clone();
+        let Standing { recorded, parked, fit: Fit { schema, pending } } = self.rules.standing(state)?;
         let checkpoints = Checkpoints::new(state.checkpoint.unwrap_or(0), CHECKPOINT_INTERVAL);
         let Self { path, log_store, log, rules } = self;
         let (version, looked_at) = (state.version, state.version);
@@ -226,133 +244,12 @@ impl Place {
             looked_at,
             checkpoints,
             points: ["lake.before_log_write", "lake.after_log_write"],
+            metadata: state.metadata.clone(),
             schema,
             journal: JournalSlot::default(),
+            pending,
         })
     }
-}
-
-/// What a log says about this pipeline.
-pub(super) struct Standing {
-    pub(super) recorded: Lsn,
-    pub(super) parked: Option<Lsn>,
-}
-
-/// What a log must say for this pipeline to write to its table.
-#[derive(Debug)]
-pub(super) struct Rules {
-    pub(super) schema: Arc<LakeSchema>,
-    pub(super) folder_rule: FolderRule,
-    pub(super) progress: Progress,
-    location: String,
-    /// Whether the table must fit the source: not when it is only to be parked.
-    pub(super) checked: bool,
-}
-
-impl Rules {
-    /// Checks a log and returns how far it is. Nothing is written to a parked table, so it may be in any state.
-    pub(super) fn standing(&self, state: &LogState) -> Result<Standing, LakeError> {
-        let app_id = self.progress.parked_app_id();
-        let parked = state.transactions.get(&app_id).and_then(|since| self.parked_since(*since));
-        if parked.is_none() {
-            self.check_protocol(&state.protocol)?;
-        }
-        let recorded = self.recorded(&state.transactions)?;
-        if parked.is_none() {
-            self.check_metadata(&state.metadata)?;
-        }
-        Ok(Standing { recorded, parked })
-    }
-
-    /// The meaning of a parked transaction's version.
-    pub(super) fn parked_since(&self, version: i64) -> Option<Lsn> {
-        u64::try_from(version).ok().filter(|since| *since > 0).map(Lsn)
-    }
-
-    pub(super) fn check_protocol(&self, found: &Protocol) -> Result<(), LakeError> {
-        let named = |features: &Option<Vec<String>>| features.clone().unwrap_or_default();
-        let mut features = named(&found.reader_features);
-        features.extend(named(&found.writer_features));
-        let supported = found.min_reader_version <= READER_VERSION && found.min_writer_version <= WRITER_VERSION;
-        if supported && features.is_empty() {
-            return Ok(());
-        }
-        features.sort_unstable();
-        features.dedup();
-        let mut text =
-            format!("reader version {}, writer version {}", found.min_reader_version, found.min_writer_version);
-        if !features.is_empty() {
-            text.push_str(&format!(" with {}", features.join(", ")));
-        }
-        Err(LakeError::UnsupportedProtocol { location: self.location.clone(), found: text })
-    }
-
-    pub(super) fn check_metadata(&self, found: &Metadata) -> Result<(), LakeError> {
-        if !self.checked {
-            return Ok(());
-        }
-        if property(found, "delta.setTransactionRetentionDuration").is_some() {
-            return Err(LakeError::ProgressExpires { location: self.location.clone() });
-        }
-        let schema: DeltaStruct = serde_json::from_str(&found.schema_string).map_err(|_| LakeError::Log {
-            location: self.location.clone(),
-            reason: "metaData.schemaString is not a Delta schema".to_owned(),
-        })?;
-        // A mistake in the pipeline file is not a change of the source: it parks nobody.
-        let rules = self.folder_differences(found);
-        let (location, table) = (self.location.clone(), self.schema.table.clone());
-        if !rules.is_empty() {
-            return Err(LakeError::FolderRuleDiffers { location, table, rules: rules.join(", ") });
-        }
-        match self.schema.difference(&schema.fields, &found.partition_columns) {
-            None => Ok(()),
-            Some(columns) => Err(LakeError::SchemaDiffers { location, table, columns }),
-        }
-    }
-
-    /// Rows put into folders by another rule than those that are there would be left out of answers.
-    fn folder_differences(&self, found: &Metadata) -> Vec<String> {
-        let recorded = |key: &str| property(found, key);
-        let differing = self.folder_rule.iter().filter(|(key, wanted)| recorded(key) != Some(wanted.as_str()));
-        let differing = differing.map(|(key, wanted)| {
-            let found = recorded(key).unwrap_or("nothing");
-            let name = key.trim_start_matches("lakebed.");
-            format!("{name} is {found} there, {wanted} here")
-        });
-        differing.collect()
-    }
-
-    /// The position recorded for this pipeline, if no other pipeline has recorded one.
-    fn recorded(&self, transactions: &BTreeMap<String, i64>) -> Result<Lsn, LakeError> {
-        for app_id in transactions.keys() {
-            self.check_application(app_id)?;
-        }
-        let app_id = self.progress.app_id();
-        match transactions.get(&app_id) {
-            Some(position) => u64::try_from(*position).map(Lsn).map_err(|_| LakeError::Log {
-                location: self.location.clone(),
-                reason: format!("the transaction version of {app_id} is negative"),
-            }),
-            // An earlier epoch's positions mean nothing in this one; what follows from that is not decided here.
-            None => match transactions.keys().find(|app_id| app_id.starts_with(APPLICATION_PREFIX)) {
-                Some(earlier) => Err(self.foreign(earlier)),
-                None => Err(LakeError::NotLakebed { location: self.location.clone() }),
-            },
-        }
-    }
-
-    pub(super) fn check_application(&self, app_id: &str) -> Result<(), LakeError> {
-        if self.progress.is_forbidden_by(app_id) { Err(self.foreign(app_id)) } else { Ok(()) }
-    }
-
-    fn foreign(&self, found: &str) -> LakeError {
-        let (found, expected) = (found.to_owned(), self.progress.app_id());
-        LakeError::ForeignProgress { location: self.location.clone(), found, expected }
-    }
-}
-
-fn property<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a str> {
-    metadata.configuration.as_ref().and_then(|all| all.get(key)).and_then(Option::as_deref)
 }
 
 /// Delta's transaction version is a signed long.

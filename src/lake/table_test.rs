@@ -152,9 +152,12 @@ async fn a_source_that_does_not_fit_is_refused_by_column() {
     create(&lake, 1).await;
     let mut shape = security_event();
     shape.columns.push(column("note", ColumnType::Text, true));
-    shape.columns[1].nullable = true;
+    shape.columns[1].column_type = ColumnType::Int8;
     let text = open_error(&lake, &shape, &progress()).await;
-    assert!(text.contains("type (not null in the lake), note (missing in the lake)"), "{text}");
+    assert!(text.contains("in type (string instead of long);"), "{text}");
+    assert!(text.contains("lake_columns = { … = \"…__v2\" } in its [[table]]"), "{text}");
+    shape.columns[1].lake_name = "type__v2".to_owned();
+    open(&lake, &shape, &progress()).await.unwrap();
 }
 
 #[tokio::test]

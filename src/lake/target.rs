@@ -2,14 +2,19 @@
 
 use super::encoder::{EncodedFile, Encoding};
 use super::error::LakeError;
+use super::evolution::holds;
 use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
+use super::schema::LakeSchema;
 use super::staged::StagedFile;
 use crate::base::Partition;
 use crate::ops::fail_points;
 use bytes::Bytes;
 use chrono::Utc;
-use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::arrow::compute::{CastOptions, cast_with_options};
+use deltalake::arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use deltalake::arrow::error::ArrowError;
+use deltalake::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use deltalake::logstore::ObjectStoreRef;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, PutPayload};
@@ -25,44 +30,79 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const ENCODED_COLUMNS: u32 = 32;
 static ENCODERS: Semaphore = Semaphore::const_new(ENCODED_COLUMNS as usize);
 
-/// What all writers of one table share.
+/// What all writers of one table share, and how the files look that are written now.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) store: ObjectStoreRef,
     pub(super) location: String,
+    /// Every column that the table has.
+    pub(super) lake: Arc<LakeSchema>,
+    /// Of the files: those columns that the rows have.
     pub(super) encoding: Arc<Encoding>,
+    pub(super) compression_level: i32,
     pub(super) patience: Patience,
     /// Whose progress the table's commits record.
     pub(super) app_id: String,
     /// The newest version of the table that the writers were told of.
-    pub(super) known_version: AtomicU64,
+    pub(super) known_version: Arc<AtomicU64>,
 }
 
 /// Objects that are removed at the same time.
 const CONCURRENT_REMOVALS: usize = 8;
 
 impl Target {
-    /// The batch under the table's own schema: names and types must be equal, NOT NULL must hold.
+    /// The same place for a table whose columns are these; files have all of them.
+    pub(super) fn of_columns(&self, lake: &Arc<LakeSchema>) -> Result<Self, LakeError> {
+        let encoding = self.encode_as(Arc::clone(lake))?;
+        Ok(Self { lake: Arc::clone(lake), encoding, ..self.clone() })
+    }
+
+    /// The same table for files with the columns that rows of this schema have.
+    pub(super) fn for_rows(&self, rows: &Schema) -> Result<Self, LakeError> {
+        let schema = self.lake.only(rows).map_or_else(|| Arc::clone(&self.lake), Arc::new);
+        Ok(Self { encoding: self.encode_as(schema)?, ..self.clone() })
+    }
+
+    /// The same table for files with the columns of a file that is there, in their types of today.
+    pub(super) fn for_file(&self, encoding: &Arc<Encoding>) -> Result<Self, LakeError> {
+        let today = self.for_rows(&encoding.schema.arrow)?;
+        let same = today.encoding.schema.arrow == encoding.schema.arrow;
+        Ok(if same { Self { encoding: Arc::clone(encoding), ..today } } else { today })
+    }
+
+    fn encode_as(&self, schema: Arc<LakeSchema>) -> Result<Arc<Encoding>, LakeError> {
+        let encoding = Encoding::new(schema, self.compression_level);
+        encoding.map(Arc::new).map_err(|error| encode_error(&self.location, &error))
+    }
+
+    /// Whether the files have the columns of these rows, and no others.
+    pub(super) fn has_columns_of(&self, rows: &Schema) -> bool {
+        let own = self.encoding.schema.arrow.fields();
+        own.len() == rows.fields().len() && own.iter().all(|field| rows.index_of(field.name()).is_ok())
+    }
+
+    /// The batch under the files' own schema: columns are found by name, a narrower type becomes the table's, NOT NULL must hold.
     pub(super) fn conform(&self, rows: RecordBatch) -> Result<RecordBatch, LakeError> {
         let expected = &self.encoding.schema.arrow;
-        let refuse = |reason: String| self.unfit(reason);
+        if rows.schema() == *expected {
+            return Ok(rows);
+        }
         let found = rows.schema();
-        let fields = expected.fields().iter().zip(found.fields());
-        if let Some((expected, found)) = fields.clone().find(|(expected, found)| expected.name() != found.name()) {
-            return Err(refuse(format!("column {} stands where {} should", found.name(), expected.name())));
+        if let Some(other) = found.fields().iter().find(|field| expected.index_of(field.name()).is_err()) {
+            return Err(self.unfit(format!("column {} is not the table's", other.name())));
         }
-        if let Some((expected, found)) = fields.clone().find(|(left, right)| left.data_type() != right.data_type()) {
-            return Err(refuse(format!("column {} is {}", expected.name(), found.data_type())));
-        }
-        if found.fields().len() != expected.fields().len() {
-            return Err(refuse(format!("{} columns instead of {}", found.fields().len(), expected.fields().len())));
-        }
-        for (field, column) in expected.fields().iter().zip(rows.columns()) {
+        for field in expected.fields() {
+            let Some(column) = rows.column_by_name(field.name()) else {
+                return Err(self.unfit(format!("column {} is missing", field.name())));
+            };
+            if column.data_type() != field.data_type() && !holds(field.data_type(), column.data_type()) {
+                return Err(self.unfit(format!("column {} is {}", field.name(), column.data_type())));
+            }
             if !field.is_nullable() && column.null_count() > 0 {
-                return Err(refuse(format!("column {} has NULLs", field.name())));
+                return Err(self.unfit(format!("column {} has NULLs", field.name())));
             }
         }
-        let columns = rows.columns().to_vec();
-        RecordBatch::try_new(expected.clone(), columns).map_err(|error| refuse(error.to_string()))
+        widened(&rows, expected).map_err(|error| self.unfit(error.to_string()))
     }
 
     /// Rows that are not this table's.
@@ -117,6 +157,7 @@ impl Target {
         path: Path,
     ) -> Result<StagedFile, LakeError> {
         let FinishedFile { encoded, xids, eras } = finished;
+        let encoding = Arc::clone(&self.encoding);
         let EncodedFile { payload, rows, statistics } = encoded;
         let size_bytes = payload.content_length() as u64;
         fail_points::reach("lake.before_upload");
@@ -124,7 +165,18 @@ impl Target {
         fail_points::reach("lake.after_upload");
         let modified_millis = Utc::now().timestamp_millis();
         let (location, path) = (self.location.clone(), path.to_string());
-        Ok(StagedFile { location, path, partition, size_bytes, rows, statistics, modified_millis, xids, eras })
+        Ok(StagedFile {
+            location,
+            path,
+            partition,
+            size_bytes,
+            rows,
+            statistics,
+            modified_millis,
+            xids,
+            eras,
+            encoding,
+        })
     }
 
     /// Puts an object, for as long as the owner has patience. The same bytes under the same name: an attempt that was lost and
@@ -204,6 +256,21 @@ pub(super) async fn remove_all(
             }
         })
         .await
+}
+
+/// Rows under a schema whose columns they have, in types that hold theirs.
+pub(super) fn widened(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let strictly = CastOptions { safe: false, ..CastOptions::default() };
+    let column = |field: &FieldRef| {
+        let column = rows.column(rows.schema().index_of(field.name())?);
+        if column.data_type() == field.data_type() {
+            return Ok(Arc::clone(column));
+        }
+        cast_with_options(column, field.data_type(), &strictly)
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, ArrowError>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
 
 pub(super) fn encode_error(location: &str, error: &ParquetError) -> LakeError {

@@ -5,11 +5,12 @@ use super::error::LakeError;
 use super::open_file::{FinishedFile, OpenFile};
 use super::patience::Patience;
 use super::rewrite::keep_live_rows;
+use super::schema::LakeSchema;
 use super::staged::StagedFile;
 use super::staging::Staging;
 use super::table::LakeTable;
 use super::target::{Target, encode_error};
-use crate::base::{Partition, XidSet};
+use crate::base::{Partition, Runs, XidSet};
 use crate::buffer::PartitionBatch;
 use crate::ops::fail_points;
 use deltalake::logstore::object_store::path::Path;
@@ -92,16 +93,29 @@ impl TableWriter {
         options: WriterOptions,
         patience: Patience,
     ) -> Result<Self, LakeError> {
-        let location = table.location().to_owned();
-        let encoding = Encoding::new(table.schema.clone(), options.compression_level)
-            .map_err(|error| encode_error(&location, &error))?;
+        Self::of_columns(app_id, table, &table.schema, options, patience)
+    }
+
+    /// The same for columns that the table is about to have.
+    pub(super) fn of_columns(
+        app_id: String,
+        table: &LakeTable,
+        schema: &Arc<LakeSchema>,
+        options: WriterOptions,
+        patience: Patience,
+    ) -> Result<Self, LakeError> {
+        let (location, compression_level) = (table.location().to_owned(), options.compression_level);
+        let encoding =
+            Encoding::new(Arc::clone(schema), compression_level).map_err(|error| encode_error(&location, &error))?;
         let target = Target {
             store: table.log.store.clone(),
             location,
+            lake: Arc::clone(schema),
             encoding: Arc::new(encoding),
+            compression_level,
             patience,
             app_id,
-            known_version: AtomicU64::new(table.version()),
+            known_version: Arc::new(AtomicU64::new(table.version())),
         };
         Ok(Self::on(Arc::new(target), options))
     }
@@ -142,10 +156,15 @@ impl TableWriter {
     }
 
     /// Adds the rows of one partition. Encoding runs beside the reactor; a file that is full is uploaded before this returns.
-    /// Transaction ids are kept in arrival order for [`Self::finish_without`].
+    /// Transaction ids are kept in arrival order for [`Self::finish_without`]. Files have the columns that the rows have: when those
+    /// change, the open files are closed first.
     pub async fn write(&mut self, mut batch: PartitionBatch) -> Result<(), LakeError> {
         self.begin()?;
         let partition = batch.partition;
+        if !self.target.has_columns_of(&batch.rows.schema()) {
+            self.close_all().await?;
+            self.target = Arc::new(self.target.for_rows(&batch.rows.schema())?);
+        }
         batch.rows = self.target.conform(batch.rows)?;
         if batch.rows.num_rows() > 0 {
             let file = self.open.entry(partition).or_default();
@@ -154,6 +173,27 @@ impl TableWriter {
                 self.encode(partition).await?;
             }
             self.keep_within_memory().await?;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    /// The table's columns have changed ([`LakeTable::evolve`]). Open files are closed with the columns that they have; files in which
+    /// a column has a narrower type than the table's now are written again.
+    pub async fn retarget(&mut self, table: &LakeTable) -> Result<(), LakeError> {
+        if Arc::ptr_eq(&self.target.lake, &table.schema) {
+            return Ok(());
+        }
+        self.begin()?;
+        self.close_all().await?;
+        self.target = Arc::new(self.target.of_columns(&table.schema)?);
+        for file in std::mem::take(&mut self.staged) {
+            if self.target.for_file(&file.encoding)?.encoding.has_types_of(&file.encoding) {
+                self.staged.push(file);
+            } else {
+                let all = 0..file.rows;
+                self.replace(file, std::slice::from_ref(&all)).await?;
+            }
         }
         self.broken = false;
         Ok(())
@@ -264,11 +304,13 @@ impl TableWriter {
     async fn replace(&mut self, file: StagedFile, live: &[Range<u64>]) -> Result<(), LakeError> {
         fail_points::reach("lake.before_rewrite");
         if !live.is_empty() {
-            let encoded = keep_live_rows(&self.target, &file, live).await?;
+            let target = self.target.for_file(&file.encoding)?;
+            let encoded = keep_live_rows(&target, &file, live).await?;
             let path = self.staging.next_path(file.partition).await?;
-            let eras = file.eras.as_ref().map(|eras| eras.of_rows(live));
-            let finished = FinishedFile { encoded, xids: None, eras };
-            self.staged.push(self.target.put_file(file.partition, finished, path).await?);
+            let of_live = |runs: &Runs| runs.of_rows(live);
+            let (xids, eras) = (file.xids.as_ref().map(of_live), file.eras.as_ref().map(of_live));
+            let finished = FinishedFile { encoded, xids, eras };
+            self.staged.push(target.put_file(file.partition, finished, path).await?);
         }
         fail_points::reach("lake.after_rewrite");
         self.staging.supersede(Path::from(file.path)).await;

@@ -164,14 +164,14 @@ async fn rows_of_another_table_break_the_writer() {
     let lake = Lake::new();
     let mut other = security_event();
     other.columns[1].column_type = ColumnType::Int8;
-    other.columns[2].name = "summary".to_owned();
+    other.columns[2].lake_name = "summary".to_owned();
     let mut writer =
         TableWriter::new(&table(&lake, &security_event()).await, WriterOptions::default(), Patience::none()).unwrap();
     let schema = arrow_schema(&other);
     let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 0)).collect();
     let rows = RecordBatch::try_new(schema, columns).unwrap();
     let error = writer.write(PartitionBatch { partition: day(1), rows, xids: None, eras: None }).await.unwrap_err();
-    assert!(error.to_string().contains("column summary stands where description should"), "{error}");
+    assert!(error.to_string().contains("column summary is not the table's"), "{error}");
     let error = writer.write(events(day(1), 0, 1)).await.unwrap_err();
     assert!(matches!(error, LakeError::WriterBroken { .. }), "{error}");
 }

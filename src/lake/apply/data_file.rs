@@ -65,6 +65,13 @@ impl DataFile {
         Ok(u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0))
     }
 
+    /// Whether the file has one of these columns.
+    pub(super) async fn has_any(&self, columns: &[String]) -> Result<bool, LakeError> {
+        let metadata = self.clone().get_metadata(None).await.map_err(|error| self.failed(error))?;
+        let schema = metadata.file_metadata().schema_descr();
+        Ok(schema.columns().iter().any(|column| columns.iter().any(|name| name == column.name())))
+    }
+
     /// The error of a file that cannot be read; that of the store, where it is the reason.
     pub(super) fn failed(&self, error: ParquetError) -> LakeError {
         let reason = match error {

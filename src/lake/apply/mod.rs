@@ -30,6 +30,7 @@ mod spool;
 mod steps;
 mod view;
 mod walk;
+mod widen;
 
 #[cfg(test)]
 mod apply_test;
