@@ -1,6 +1,7 @@
 //! What can go wrong while asking the source server, and who has to act.
 
 use crate::base::{Classify, RetryClass, TableName};
+use std::fmt;
 use tokio_postgres::error::SqlState;
 
 /// An error of the control plane. Each message is one line with its remedy and holds no cell value and no secret.
@@ -122,6 +123,39 @@ pub enum SourceError {
         /// The columns that there are.
         existing: Vec<String>,
     },
+    /// Two columns of the table would be one in the lake.
+    #[error("columns {columns} of {table} would both be {lake_name} in the lake; correct lake_columns in [[table]]")]
+    OneLakeColumn {
+        /// As configured.
+        table: TableName,
+        /// In the source.
+        columns: String,
+        /// In the lake.
+        lake_name: String,
+    },
+    /// A column that names rows, or dates them, is not described any more.
+    #[error(
+        "column {column} of {table} was dropped or renamed, and it {role}; if it was renamed, let it keep its name in the lake: lake_columns = {{ … = \"{column}\" }} in its [[table]]{}, else set the table up anew in an empty lake folder",
+        partition_column_remedy(role)
+    )]
+    KeyColumnGone {
+        /// As configured.
+        table: TableName,
+        /// In the lake.
+        column: String,
+        /// What it is needed for.
+        role: ColumnRole,
+    },
+    /// The column that dates a row has a type without a day.
+    #[error(
+        "column {column} of {table} dates the rows, and its new type has no day; change it back, or set the table up anew in an empty lake folder"
+    )]
+    DatingColumnRetyped {
+        /// As configured.
+        table: TableName,
+        /// In the source.
+        column: String,
+    },
     /// A text has no day.
     #[error(
         "column {column} of {table} dates the rows, so it cannot be kept as text; remove it from text_columns in [[table]]"
@@ -232,6 +266,31 @@ fn remedy(state: &SqlState) -> &'static str {
         "; try again"
     } else {
         "; look into the server's log"
+    }
+}
+
+/// What a column is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnRole {
+    /// It names rows.
+    NamesRows,
+    /// It dates them.
+    DatesRows,
+}
+
+impl fmt::Display for ColumnRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NamesRows => "names the rows",
+            Self::DatesRows => "dates the rows",
+        })
+    }
+}
+
+fn partition_column_remedy(role: &ColumnRole) -> &'static str {
+    match role {
+        ColumnRole::NamesRows => "",
+        ColumnRole::DatesRows => ", with the new name as partition_column",
     }
 }
 

@@ -86,6 +86,7 @@ mod tests {
     fn decided(declared: &[(char, &[&str])]) -> (Vec<usize>, bool) {
         let column = |name: &str| SourceColumn {
             name: name.to_owned(),
+            lake_name: name.to_owned(),
             type_oid: 25,
             type_modifier: -1,
             column_type: ColumnType::Text,

@@ -16,6 +16,7 @@
 
 mod bounds;
 mod cron;
+mod described;
 mod error;
 mod headroom;
 mod identity;
@@ -38,7 +39,8 @@ mod template;
 
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
-pub use error::SourceError;
+pub use described::{DescribedColumn, DescribedTable, columns_with_default};
+pub use error::{ColumnRole, SourceError};
 pub use headroom::{Headroom, Pressure, headroom};
 pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_verifier};
 pub use leaves::{Leaf, detached_tables, leaves};

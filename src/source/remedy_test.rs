@@ -1,6 +1,6 @@
 //! Every error of the control plane, with its remedy.
 
-use super::SourceError;
+use super::{ColumnRole, SourceError};
 use crate::base::TableName;
 use crate::base::remedies::{Case, assert_remedies, every_variant};
 use tokio_postgres::error::SqlState;
@@ -27,6 +27,12 @@ pub(crate) fn every() -> Vec<Case<SourceError>> {
         Definite ["public.event is a view", "name a table in [[table]]"] NotATable { table: table(), kind: "a view" };
         Definite ["public.event is a partition of public.events", "set name = \"public.events\" in [[table]]"]
             IsPartition { table: table(), root };
+        Definite ["columns a and b of public.event", "both be a in the lake", "correct lake_columns in [[table]]"]
+            OneLakeColumn { table: table(), columns: "a and b".to_owned(), lake_name: "a".to_owned() };
+        Definite ["column at of public.event", "it dates the rows", "lake_columns = { … = \"at\" }", "as partition_column", "anew"]
+            KeyColumnGone { table: table(), column: "at".to_owned(), role: ColumnRole::DatesRows };
+        Definite ["column at of public.event", "its new type has no day", "change it back", "anew"]
+            DatingColumnRetyped { table: table(), column: "at".to_owned() };
         Definite ["public.event", "make it permanent: ALTER TABLE … SET LOGGED"] NotLogged { table: table() };
         Definite ["public.event has no primary key", "add one: ALTER TABLE public.event DO IT"]
             NoPrimaryKey { table: table(), remedy: remedy() };

@@ -4,6 +4,7 @@ use super::identity::{Identity, identity};
 use super::read::{field, letter, read};
 use super::{SourceError, qualified, suggest};
 use crate::base::{ColumnType, PartitionBy, SourceColumn, TableName, TableShape};
+use std::collections::BTreeMap;
 use tokio_postgres::{Client, Row};
 
 /// What the pipeline file says about a table.
@@ -19,6 +20,15 @@ pub struct TableRules {
     pub time_zone: chrono_tz::Tz,
     /// Columns that become lake strings of the server's text, whatever their type.
     pub text_columns: Vec<String>,
+    /// Columns that have another name in the lake.
+    pub lake_columns: BTreeMap<String, String>,
+}
+
+impl TableRules {
+    /// What the lake calls a column.
+    pub(super) fn lake_name(&self, column: &str) -> String {
+        self.lake_columns.get(column).cloned().unwrap_or_else(|| column.to_owned())
+    }
 }
 
 /// What UPDATE and DELETE carry of the old row (`pg_class.relreplident`).
@@ -186,6 +196,7 @@ async fn columns(client: &Client, oid: u32, generated_published: bool) -> Result
     let column = |row: &Row| {
         Ok(SourceColumn {
             name: field(row, "name")?,
+            lake_name: field(row, "name")?,
             type_oid: field(row, "type_oid")?,
             type_modifier: field(row, "type_modifier")?,
             column_type: ColumnType::from_catalog(field(row, "base")?, letter(row, "kind")?, field(row, "modifier")?),
@@ -208,6 +219,8 @@ async fn primary_key(client: &Client, oid: u32) -> Result<Vec<String>, SourceErr
 fn shape(rules: &TableRules, mut columns: Vec<SourceColumn>, key: &[String]) -> Result<TableShape, SourceError> {
     let TableRules { table, partition_column: wanted, .. } = rules;
     keep_as_text(rules, &mut columns)?;
+    columns.iter_mut().for_each(|column| column.lake_name = rules.lake_name(&column.name));
+    refuse_two_of_a_name(table, &columns)?;
     let partition_column = partition_column(table, wanted, &columns)?;
     let cut_in_a_zone =
         columns.get(partition_column).is_some_and(|column| column.column_type == ColumnType::TimestampTz);
@@ -250,6 +263,17 @@ fn keep_as_text(rules: &TableRules, columns: &mut [SourceColumn]) -> Result<(), 
                 let existing = columns.iter().map(|column| column.name.clone()).collect();
                 return Err(SourceError::TextColumnMissing { table, column, existing });
             }
+        }
+    }
+    Ok(())
+}
+
+/// Columns that would be one in the lake.
+pub(super) fn refuse_two_of_a_name(table: &TableName, columns: &[SourceColumn]) -> Result<(), SourceError> {
+    for (place, column) in columns.iter().enumerate() {
+        if let Some(other) = columns.iter().take(place).find(|other| other.lake_name == column.lake_name) {
+            let (table, columns) = (table.clone(), format!("{} and {}", other.name, column.name));
+            return Err(SourceError::OneLakeColumn { table, columns, lake_name: column.lake_name.clone() });
         }
     }
     Ok(())
