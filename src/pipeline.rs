@@ -16,7 +16,9 @@
 //! commits what it was given and ends. A stage that fails ends the whole with its reason, whatever the other was doing.
 
 mod blocks;
+mod catalog;
 mod changes;
+mod columns;
 mod ends;
 mod error;
 mod follow;
@@ -31,9 +33,11 @@ mod land;
 mod landing;
 mod limits;
 mod lineage;
+mod recreated;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod remedy_test;
+mod reshape;
 mod room;
 mod routes;
 mod skips;

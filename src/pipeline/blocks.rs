@@ -23,7 +23,7 @@ impl Follow {
     }
 
     /// A message inside a block.
-    pub(super) fn message_in_block(
+    pub(super) async fn message_in_block(
         &mut self,
         at: Lsn,
         bytes: usize,
@@ -38,7 +38,9 @@ impl Follow {
             Message::Insert { xid: Some(xid), relation_oid, new } => {
                 return self.insert_in_block(at, bytes, xid, relation_oid, &new);
             }
-            Message::Relation { xid: Some(xid), relation } => self.describe_in_block(xid, relation),
+            Message::Relation { xid: Some(xid), relation } => {
+                return Box::pin(self.describe_in_block(at, xid, relation)).await;
+            }
             Message::Update { xid: Some(xid), relation_oid, old, new } => {
                 return self.change_in_block(at, bytes, xid, relation_oid, |buffer, by, subxid| {
                     buffer.update(old.as_ref(), &new, by, subxid)
@@ -100,18 +102,6 @@ impl Follow {
         Ok(())
     }
 
-    /// A relation as this transaction sees it; it is nobody else's before the commit (B2).
-    fn describe_in_block(&mut self, xid: u32, relation: crate::decode::Relation) {
-        self.relations += 1;
-        let order = self.relations;
-        let table = self.routes.resolve(&relation);
-        let following = table.and_then(|table| self.tables.get(table)).filter(|following| !following.parked);
-        let shape = following.map(|following| &following.shape);
-        if let Some(streamed) = self.in_progress.current() {
-            streamed.describe(xid, relation, table, order, shape);
-        }
-    }
-
     fn truncate_in_block(&mut self, bytes: usize, xid: u32, relation_oids: &[u32]) {
         let Some(streamed) = self.in_progress.current() else { return };
         for oid in relation_oids {
@@ -160,7 +150,7 @@ impl Follow {
         let handed_on = streamed.handed_on || has_changes;
         let taken = streamed.take_all().map_err(|error| PipelineError::Row { at: commit_lsn, error })?;
         let (described, aborted) = streamed.into_parts();
-        self.adopt(described, commit_lsn, false).await?;
+        self.adopt(described, (xid, commit_lsn), false).await?;
         // Its rows and changes have an order of their own: a commit takes them with nothing else, or, where it brought new rows only,
         // with other new rows.
         if has_changes || self.progress.has_pending_changes() {
@@ -202,11 +192,19 @@ impl Follow {
 
     /// What the transaction described holds for everybody from its commit on, unless something later came since: the server
     /// describes a relation again whenever what it sent is no longer valid.
-    async fn adopt(&mut self, described: Vec<Described>, commit_lsn: Lsn, skipped: bool) -> Result<(), PipelineError> {
+    async fn adopt(
+        &mut self,
+        described: Vec<Described>,
+        (xid, commit_lsn): (u32, Lsn),
+        skipped: bool,
+    ) -> Result<(), PipelineError> {
         for Described { relation, table, order, .. } in described {
+            if let Some(table) = table.filter(|_| !skipped) {
+                self.adopt_origin(table, (relation.oid, xid), commit_lsn).await?;
+            }
             let known = table.and_then(|table| self.tables.get(table)).map_or(0, |following| following.described);
             if order > known
-                && let Err(refusal) = self.bind(&relation, order, commit_lsn, skipped)
+                && let Err(refusal) = Box::pin(self.bind(&relation, order, commit_lsn, skipped)).await?
             {
                 self.refuse(refusal, commit_lsn).await?;
             }
@@ -240,7 +238,7 @@ impl Follow {
     ) -> Result<(), PipelineError> {
         let handed_on = streamed.handed_on;
         let (described, _) = streamed.into_parts();
-        self.adopt(described, commit_lsn, true).await?;
+        self.adopt(described, (xid, commit_lsn), true).await?;
         self.forget(handed_on, xid, end).await
     }
 

@@ -33,7 +33,7 @@ impl Follow {
                 return self.begin(at, by).map(|()| None);
             }
             Message::Commit { end_lsn, .. } => return self.commit(at, end_lsn).await.map(|()| None),
-            Message::Relation { relation, .. } => self.relation(at, &relation),
+            Message::Relation { relation, .. } => Box::pin(self.relation(at, &relation)).await?,
             Message::Update { relation_oid, old, new, .. } => {
                 self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None)).await?
             }
@@ -204,29 +204,12 @@ impl Follow {
         Ok(())
     }
 
-    /// A relation as it is described from here on. What the lake holds already is skipped, whatever its columns were; the server
-    /// describes a changed table again before its next row.
-    fn relation(&mut self, at: Lsn, relation: &Relation) -> Result<(), Refusal> {
+    /// A relation as it is described from here on.
+    async fn relation(&mut self, at: Lsn, relation: &Relation) -> Result<Result<(), Refusal>, PipelineError> {
         self.relations += 1;
         let (order, open) = (self.relations, self.progress.open);
-        self.bind(relation, order, open.map_or(at, |open| open.commit_lsn), open.is_some_and(|open| open.skipped))
-    }
-
-    /// Binds a table to a relation that is valid for everything that follows.
-    pub(super) fn bind(
-        &mut self,
-        relation: &Relation,
-        order: u64,
-        commit_lsn: Lsn,
-        skipped: bool,
-    ) -> Result<(), Refusal> {
-        let Some(table) = self.routes.announce(relation) else { return Ok(()) };
-        let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
-        following.described = order;
-        match following.buffer.bind(relation) {
-            Err(error) if !following.is_excluded(commit_lsn) && !skipped => Err(Refusal::row(table, error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        let skipped = open.is_some_and(|open| open.skipped);
+        self.bind(relation, order, open.map_or(at, |open| open.commit_lsn), skipped).await
     }
 
     async fn commit(&mut self, at: Lsn, end: Lsn) -> Result<(), PipelineError> {

@@ -4,11 +4,11 @@ use super::PipelineError;
 use super::inflow::Inflow;
 use super::landing::Landing;
 use super::limits::Limits;
-use crate::base::TableShape;
+use crate::base::{Classify, RetryClass, TableShape};
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::Settings;
 use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, Rewriter, TableWriter, WriterOptions};
-use crate::source::{self, PublicationFacts, SlotFacts, TableRules};
+use crate::source::{self, PublicationFacts, SlotFacts, TableFacts, TableRules};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -20,11 +20,16 @@ const SERVER_VERSION_MIN: u32 = 140_000;
 const SLOT_RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Of a table that could not be found: no relation has it.
+const NO_OID: u32 = 0;
+
 /// What the source looks like.
 pub(super) struct SourceSide {
     pub(super) publication: PublicationFacts,
     /// In the order of `[[table]]`: oid and shape.
     pub(super) tables: Vec<(u32, Arc<TableShape>)>,
+    /// In the same order: whether rows are in leaves.
+    pub(super) partitioned: Vec<bool>,
 }
 
 /// Server, publication and tables, in the order in which an operator sets them up: each table's oid and shape.
@@ -50,13 +55,54 @@ pub(super) async fn look_at_source(
         let problem = "lacks publish_via_partition_root, so rows would arrive under leaves and be lost".to_owned();
         return Err(PipelineError::PublicationDiffers { publication: name.clone(), problem });
     }
-    let mut shapes = Vec::with_capacity(pipeline.tables.len());
+    let (mut shapes, mut partitioned) = (Vec::with_capacity(pipeline.tables.len()), Vec::new());
     for table in &pipeline.tables {
-        let facts = source::table(client, &table_rules(table), publication.generated_stored).await?;
-        publishes_whole_table(&publication, &facts.shape)?;
-        shapes.push((facts.oid, Arc::new(facts.shape)));
+        let (oid, shape, is_partitioned) = match look_at_table(client, table, &publication).await {
+            Ok(facts) => (facts.oid, facts.shape, facts.partitioning.is_some()),
+            Err(error) if stands_still(pipeline, table, &error).await => {
+                tracing::info!(table = %table.name, %error, "the table stands still, so this stops nobody");
+                (NO_OID, nothing_known_of(table), false)
+            }
+            Err(error) => return Err(error),
+        };
+        partitioned.push(is_partitioned);
+        shapes.push((oid, Arc::new(shape)));
     }
-    Ok(SourceSide { publication, tables: shapes })
+    Ok(SourceSide { publication, tables: shapes, partitioned })
+}
+
+async fn look_at_table(
+    client: &Client,
+    table: &TableSection,
+    publication: &PublicationFacts,
+) -> Result<TableFacts, PipelineError> {
+    let facts = source::table(client, &table_rules(table), publication.generated_stored).await?;
+    publishes_whole_table(publication, &facts.shape)?;
+    Ok(facts)
+}
+
+/// Whether a table takes no rows whatever its source says. That the lake cannot be asked is told later, by whoever needs it.
+async fn stands_still(pipeline: &Pipeline, table: &TableSection, error: &PipelineError) -> bool {
+    if error.retry_class() == RetryClass::Transient {
+        return false;
+    }
+    let Ok(location) = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options) else { return false };
+    let asked = LakeTable::stands_still(&location, table.lake_path(), &pipeline.source.slot, &table.name).await;
+    asked.unwrap_or(false)
+}
+
+/// No row is read by it.
+fn nothing_known_of(section: &TableSection) -> TableShape {
+    TableShape {
+        table: section.name.clone(),
+        columns: Vec::new(),
+        partition_column: 0,
+        partition_by: section.partition_by,
+        time_zone: section.time_zone,
+        key: Vec::new(),
+        identity: Vec::new(),
+        identity_is_ambiguous: false,
+    }
 }
 
 /// What the pipeline file says about a table, as the control plane asks for it.
@@ -67,6 +113,7 @@ pub fn table_rules(section: &TableSection) -> TableRules {
         partition_by: section.partition_by,
         time_zone: section.time_zone,
         text_columns: section.text_columns.clone(),
+        lake_columns: section.lake_columns.clone(),
     }
 }
 
@@ -108,10 +155,12 @@ pub(super) async fn open_lake(
         let may_park = section.on_error == OnError::Park;
         let (table, differs) = match LakeTable::open(location, section.lake_path(), shape, &progress).await {
             Ok(table) => (table, None),
-            Err(error @ LakeError::SchemaDiffers { .. }) if may_park => {
-                (LakeTable::open_to_park(location, section.lake_path(), &progress).await?, Some(error))
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) if error.retry_class() == RetryClass::Transient => return Err(error.into()),
+            Err(error) => match LakeTable::open_to_park(location, section.lake_path(), &progress).await {
+                Ok(table) if table.parked().is_some() => (table, None),
+                Ok(table) if may_park && matches!(error, LakeError::SchemaDiffers { .. }) => (table, Some(error)),
+                _ => return Err(error.into()),
+            },
         };
         let options = WriterOptions { memory_limit_bytes: limits.writer_bytes, ..WriterOptions::default() };
         let patience = patience(section);

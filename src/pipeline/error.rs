@@ -32,6 +32,14 @@ pub enum PipelineError {
     )]
     Row { at: Lsn, error: BufferError },
     #[error(
+        "{error} (transaction that commits at WAL position {at}; what was committed before it is kept, nothing was acknowledged from there on)"
+    )]
+    Columns { at: Lsn, error: Box<SourceError> },
+    #[error(
+        "{table}: the binary form of values of column {column} is not decoded here; the stream starts again and asks for text"
+    )]
+    BinaryNotUnderstood { table: TableName, column: String },
+    #[error(
         "the stream broke pgoutput's order at WAL position {at}: {what}; nothing was acknowledged from there on: restart, and report it if it happens again"
     )]
     Order { at: Lsn, what: &'static str },
@@ -49,6 +57,14 @@ pub enum PipelineError {
     NoPublication { publication: String, database: String },
     #[error("publication \"{publication}\" {problem}: run `lakebed init`, or correct it with ALTER PUBLICATION")]
     PublicationDiffers { publication: String, problem: String },
+    #[error(
+        "{table} was dropped and made again (WAL position {at}): its former rows are gone from the database and still in the lake; what was committed before is kept: set truncate = \"apply\" in its [[table]] if the lake is to forget them, too, set the table up anew in an empty lake folder, or let it wait with on_error = \"park\""
+    )]
+    Recreated { table: TableName, at: Lsn },
+    #[error(
+        "publication \"{publication}\" does not publish {table} any more, so its changes are not sent: take it out of the pipeline file, or add it again with ALTER PUBLICATION … ADD TABLE; what was written to it meanwhile is missing in the lake then, and stays so unless the lake table is set up anew"
+    )]
+    NoLongerPublished { table: TableName, publication: String },
     #[error(
         "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
     )]
@@ -83,7 +99,11 @@ impl PipelineError {
         match self {
             // A defect of ours: the rows that Arrow refused are no longer in the buffer, so nothing may be committed over them.
             Self::Row { error: BufferError::Arrow { .. }, .. } => false,
-            Self::Row { .. } | Self::Truncate { .. } | Self::UnknownRelation { .. } => true,
+            Self::Row { .. }
+            | Self::Columns { .. }
+            | Self::Recreated { .. }
+            | Self::Truncate { .. }
+            | Self::UnknownRelation { .. } => true,
             Self::Decode { .. } | Self::Order { .. } | Self::FurtherRefused { .. } => true,
             _ => false,
         }
@@ -98,6 +118,7 @@ impl Classify for PipelineError {
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
             Self::Lineage(error) => error.retry_class(),
+            Self::BinaryNotUnderstood { .. } => RetryClass::Transient,
             Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => {
                 RetryClass::Transient
             }

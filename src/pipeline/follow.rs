@@ -1,6 +1,7 @@
 //! The following stage: WAL frames → transactions → Arrow batches, and the decision when to flush.
 
 use super::PipelineError;
+use super::catalog::Catalog;
 use super::in_progress::InProgress;
 use super::land::LandCommand;
 use super::limits::Limits;
@@ -10,6 +11,7 @@ use super::transaction::Progress;
 use crate::base::{Lsn, TableShape};
 use crate::buffer::TableBuffer;
 use crate::decode;
+use crate::lake::SourceRelation;
 use crate::ops::fail_points;
 use crate::source::Pressure;
 use crate::wal::{ReplicationStream, WalBatch, WalFrame};
@@ -30,6 +32,10 @@ pub(super) struct Following {
     pub(super) may_park: bool,
     /// A TRUNCATE of it is applied, and not refused.
     pub(super) may_be_emptied: bool,
+    /// The table of the server that the lake's was fed from.
+    pub(super) source: Option<SourceRelation>,
+    /// The transaction that brought another one, until the order to commit it is given.
+    pub(super) emptied_by: Option<u32>,
     /// When the relation came that `buffer` is bound to, among all RELATIONs of the stream.
     pub(super) described: u64,
 }
@@ -56,6 +62,7 @@ pub(super) struct Follow {
     pub(super) progress: Progress,
     pub(super) in_progress: InProgress,
     pub(super) skips: Skips,
+    pub(super) catalog: Catalog,
     /// Counts RELATIONs.
     pub(super) relations: u64,
 }
@@ -160,7 +167,7 @@ impl Follow {
     pub(super) async fn data(&mut self, start: Lsn, payload: &[u8]) -> Result<Option<Leave>, PipelineError> {
         let in_block = self.in_progress.in_block();
         match decode::parse(payload, in_block) {
-            Ok(message) if in_block => self.message_in_block(start, payload.len(), message).map(|()| None),
+            Ok(message) if in_block => self.message_in_block(start, payload.len(), message).await.map(|()| None),
             Ok(message) => self.message(start, payload.len(), message).await,
             Err(error) => self.undecodable(start, payload, error).map(|()| None),
         }

@@ -6,8 +6,9 @@
 //! pipeline, because a stream that works is worth more than a gauge.
 
 use super::PipelineError;
-use crate::base::{Backoff, Classify, RetryClass};
+use crate::base::{Backoff, Classify, RetryClass, TableName};
 use crate::connect::{self, ControlConnection, Settings};
+use crate::lake::{LakeLocation, LakeTable};
 use crate::source::Pressure;
 use crate::source::{self, Headroom, SourceError};
 use std::time::Duration;
@@ -32,6 +33,11 @@ pub(super) struct Governor {
     pub(super) settings: Settings,
     pub(super) slot: String,
     pub(super) heartbeat_interval: Option<Duration>,
+    pub(super) publication: String,
+    /// Each has to stay in the publication, with its folder in the lake.
+    pub(super) tables: Vec<(TableName, String)>,
+    /// Where to ask whether one stands still, and may go.
+    pub(super) location: LakeLocation,
     /// Whoever listens keeps the stage alive.
     pub(super) level: watch::Sender<Pressure>,
     /// Whether that level is critical, for those who wait for a store.
@@ -48,6 +54,9 @@ enum Trouble {
     Source(#[from] SourceError),
     #[error("the server did not answer for {} s", ANSWER_WITHIN.as_secs())]
     Silent,
+    /// Not the connection's: nobody can follow a table that is not sent.
+    #[error("{0} is not published any more")]
+    NotPublished(TableName),
 }
 
 impl Governor {
@@ -58,19 +67,25 @@ impl Governor {
             // An error means that whoever could ask has gone.
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.level.closed() => {}
-            () = self.govern() => {}
+            table = self.govern() => {
+                let publication = self.publication.clone();
+                return Err(PipelineError::NoLongerPublished { table, publication });
+            }
         }
         Ok(())
     }
 
     /// Looks for ever; a lost connection is opened again. One line a spell of trouble: the first failure is left to those who stream,
-    /// whose connection is mostly lost with it.
-    async fn govern(&self) {
+    /// whose connection is mostly lost with it. Returns a table that the publication no longer has.
+    async fn govern(&self) -> TableName {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut gauge = Gauge::default();
         let mut failures = 0_u32;
         loop {
-            let trouble = self.watch(&mut gauge, &mut backoff, &mut failures).await;
+            let trouble = match self.watch(&mut gauge, &mut backoff, &mut failures).await {
+                Trouble::NotPublished(table) => return table,
+                trouble => trouble,
+            };
             failures = failures.saturating_add(1);
             if failures == 2 {
                 let slot = &self.slot;
@@ -136,6 +151,7 @@ impl Governor {
     }
 
     async fn look(&self, connection: &ControlConnection, gauge: &mut Gauge) -> Result<(), Trouble> {
+        self.look_at_the_publication(connection).await?;
         // A slot that is gone ends the stream, with a better message than could be given here.
         let Some(headroom) = source::headroom(connection.client(), &self.slot).await? else { return Ok(()) };
         let level = headroom.pressure();
@@ -143,6 +159,22 @@ impl Governor {
         self.level.send_if_modified(|known| std::mem::replace(known, level) != level);
         if let Some(news) = gauge.observe(&headroom) {
             news.log(&self.slot, &headroom);
+        }
+        Ok(())
+    }
+}
+
+impl Governor {
+    /// A table that is taken out of the publication goes silent in the stream, which no row can tell.
+    async fn look_at_the_publication(&self, connection: &ControlConnection) -> Result<(), Trouble> {
+        // One that is gone altogether ends the stream at its next row, with a better message than could be given here.
+        let found = source::publication(connection.client(), &self.publication).await?;
+        let Some(found) = found else { return Ok(()) };
+        for (table, path) in self.tables.iter().filter(|(table, _)| found.find(table).is_none()) {
+            let stands_still = LakeTable::stands_still(&self.location, path, &self.slot, table).await;
+            if !stands_still.unwrap_or(true) {
+                return Err(Trouble::NotPublished(table.clone()));
+            }
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub(super) struct Streamed {
     /// By oid.
     described: BTreeMap<u32, Described>,
     aborted: XidSet,
+    /// By table, the oid of a table of the same name that this transaction made.
+    origins: BTreeMap<usize, u32>,
     /// By table, the (sub)transactions that brought changes and not only new rows.
     changed: BTreeMap<usize, XidSet>,
     /// By (sub)transaction and table, the first of each: another table of the same may be refused for reasons of its own.
@@ -53,6 +55,7 @@ impl Streamed {
             buffers: std::iter::repeat_with(|| None).take(tables).collect(),
             described: BTreeMap::new(),
             aborted: XidSet::default(),
+            origins: BTreeMap::new(),
             changed: BTreeMap::new(),
             refusals: BTreeMap::new(),
             rows: 0,
@@ -79,6 +82,29 @@ impl Streamed {
             }
         }
         self.described.insert(relation.oid, Described { relation, table, order, xid });
+    }
+
+    /// The top-level transaction's id.
+    pub(super) fn xid(&self) -> u32 {
+        self.xid
+    }
+
+    /// Whether this transaction has not brought rows of this very table of the server yet; they follow.
+    pub(super) fn is_first_of(&mut self, table: usize, oid: u32) -> bool {
+        self.origins.insert(table, oid) != Some(oid)
+    }
+
+    /// The columns of a table as this transaction saw them last.
+    pub(super) fn shape(&self, table: usize) -> Option<&Arc<TableShape>> {
+        self.buffers.get(table)?.as_ref().map(TableBuffer::shape)
+    }
+
+    /// A table has other columns from here on; the rows so far keep theirs.
+    pub(super) fn reshape(&mut self, table: usize, shape: &Arc<TableShape>) -> Result<(), BufferError> {
+        match self.buffers.get_mut(table) {
+            Some(Some(buffer)) => buffer.reshape(Arc::clone(shape)),
+            _ => Ok(()),
+        }
     }
 
     /// The configured table of a relation, `None` when this transaction did not describe it.

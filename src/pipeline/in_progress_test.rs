@@ -1,5 +1,6 @@
 //! B1, B2: arbitrary interleavings of transactions, in progress and whole, against a plain list of what they did.
 
+use super::catalog::{Catalog, Catalogued};
 use super::follow::{Follow, Following};
 use super::in_progress::InProgress;
 use super::lake_model_test::{Lake, Op, Row};
@@ -12,7 +13,8 @@ use crate::base::{ColumnType, Lsn, PartitionBy, SourceColumn, TableName, TableSh
 use crate::buffer::TableBuffer;
 use crate::config::BufferSection;
 use crate::decode::{Datum, Message, Relation, RelationColumn, ReplicaIdentity, encode};
-use crate::source::{Pressure, PublicationFacts, PublishedTable};
+use crate::lake::SourceRelation;
+use crate::source::{Pressure, PublicationFacts, PublishedTable, TableRules};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ fn columns() -> Vec<(&'static str, u32, ColumnType)> {
 fn shape() -> Arc<TableShape> {
     let column = |(name, type_oid, column_type): (&str, u32, ColumnType)| SourceColumn {
         name: name.to_owned(),
+        lake_name: name.to_owned(),
         type_oid,
         type_modifier: -1,
         column_type,
@@ -322,6 +325,18 @@ impl Server {
     }
 }
 
+fn catalogued() -> Catalogued {
+    let rules = TableRules {
+        table: TableName::new("public", "events"),
+        partition_column: "at".to_owned(),
+        partition_by: PartitionBy::Day,
+        time_zone: chrono_tz::UTC,
+        text_columns: Vec::new(),
+        lake_columns: Default::default(),
+    };
+    Catalogued { rules, found: shape(), is_partitioned: true }
+}
+
 fn follow(land: mpsc::Sender<LandCommand>, limits: Limits) -> Follow {
     let shape = shape();
     let table = Following {
@@ -331,6 +346,8 @@ fn follow(land: mpsc::Sender<LandCommand>, limits: Limits) -> Follow {
         parked: false,
         may_park: false,
         may_be_emptied: true,
+        source: Some(SourceRelation { oid: OID, since_xid: None }),
+        emptied_by: None,
         described: 0,
     };
     Follow {
@@ -345,6 +362,7 @@ fn follow(land: mpsc::Sender<LandCommand>, limits: Limits) -> Follow {
         progress: Progress::default(),
         in_progress: InProgress::default(),
         skips: Skips::default(),
+        catalog: Catalog { settings: None, tables: vec![catalogued()], binary: true },
         relations: 0,
     }
 }

@@ -114,7 +114,7 @@ impl Lake {
             }
             LandCommand::Forget { xid } => drop(self.in_progress.remove(&xid)),
             LandCommand::Commit { at } => self.commit(at),
-            LandCommand::Idle { .. } => {}
+            LandCommand::Idle { .. } | LandCommand::Evolve { .. } | LandCommand::NoteSource { .. } => {}
             LandCommand::Park { .. } => panic!("nothing parks here"),
         }
     }

@@ -2,12 +2,13 @@
 
 use super::landing::Landing;
 use super::{PipelineError, Totals};
-use crate::base::{Lsn, XidSet};
+use crate::base::{Lsn, TableShape, XidSet};
 use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
-use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience};
+use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience, SourceRelation};
 use crate::ops::fail_points;
 use crate::wal::Feedback;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
@@ -41,6 +42,26 @@ pub(super) enum LandCommand {
         aborted: XidSet,
         /// For each table, whether it takes no part: its lake holds the transaction already, or it stands still.
         excluded: Vec<bool>,
+    },
+    /// A table has other columns from here on.
+    Evolve {
+        /// Index of the table.
+        table: usize,
+        /// The transaction in progress that says so.
+        xid: Option<u32>,
+        /// The columns.
+        shape: Arc<TableShape>,
+        /// The lake's names of added columns that have a default in rows which were there before.
+        defaults: Vec<String>,
+        /// Where the stream says so.
+        at: Lsn,
+    },
+    /// Which table of the server feeds a table from here on.
+    NoteSource {
+        /// Index of the table.
+        table: usize,
+        /// The server's.
+        relation: SourceRelation,
     },
     /// A transaction in progress was rolled back.
     Forget {
@@ -144,6 +165,14 @@ impl Land {
                         landing.join(by, &aborted, excluded).await?;
                     }
                 }
+                LandCommand::Evolve { table, xid, shape, defaults, at } => {
+                    let (location, slot) = (self.location.clone(), self.slot.clone());
+                    let landing = self.landing(table)?;
+                    let added = landing.evolve(xid, &shape).await?;
+                    let defaults: Vec<String> = defaults.into_iter().filter(|name| added.contains(name)).collect();
+                    landing.note_defaults(&defaults, at, &location, &slot).await?;
+                }
+                LandCommand::NoteSource { table, relation } => self.landing(table)?.note_source(relation).await?,
                 LandCommand::Forget { xid } => {
                     for landing in &mut self.tables {
                         landing.forget(xid).await;

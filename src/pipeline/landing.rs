@@ -15,13 +15,15 @@ use std::time::Instant;
 /// The lake side of one table.
 pub(super) struct Landing {
     name: TableName,
-    table: LakeTable,
+    pub(super) table: LakeTable,
     /// What rewriting rows may take.
     rewriter: Rewriter,
     /// Rows and changes of whole transactions.
-    whole: Inflow,
+    pub(super) whole: Inflow,
     /// Those of each transaction in progress.
-    in_progress: HashMap<u32, Inflow>,
+    pub(super) in_progress: HashMap<u32, Inflow>,
+    /// Transactions in progress whose columns the lake cannot have; nothing is taken of them, and it is told if they commit.
+    pub(super) unfit: HashMap<u32, LakeError>,
     /// Files of transactions without changes that committed since the last commit here.
     joined: Vec<StagedFile>,
     /// A transaction with changes that committed: the next commit takes nothing else.
@@ -34,7 +36,7 @@ pub(super) struct Landing {
     /// A table whose landing keeps failing is parked before the slot is lost; its writers then wait only while that is far.
     may_park: bool,
     /// Its own: shorter than the pipeline's when it may be parked.
-    patience: Patience,
+    pub(super) patience: Patience,
     /// This process has committed to the table.
     landed: bool,
     /// What dead processes left behind was looked for.
@@ -57,6 +59,7 @@ impl Landing {
             whole,
             rewriter,
             in_progress: HashMap::new(),
+            unfit: HashMap::new(),
             joined: Vec::new(),
             changed: None,
             finished: Vec::new(),
@@ -78,6 +81,14 @@ impl Landing {
 
     pub(super) fn name(&self) -> String {
         self.name.to_string()
+    }
+
+    pub(super) fn table_name(&self) -> &TableName {
+        &self.name
+    }
+
+    pub(super) fn may_park(&self) -> bool {
+        self.may_park
     }
 
     pub(super) fn recorded(&self) -> Lsn {
@@ -119,7 +130,8 @@ impl Landing {
 
     /// Takes rows for the next commit, or of a transaction in progress.
     pub(super) async fn write(&mut self, xid: Option<u32>, batch: PartitionBatch) -> Result<(), PipelineError> {
-        if self.takes_no_rows() {
+        self.make_room_for_null(&batch.rows).await?;
+        if self.takes_nothing_of(xid) {
             return Ok(());
         }
         let written = self.inflow(xid).writer.write(batch).await;
@@ -128,7 +140,8 @@ impl Landing {
 
     /// Takes changes for the next commit, or of a transaction in progress.
     pub(super) async fn write_changes(&mut self, xid: Option<u32>, batch: ChangeBatch) -> Result<(), PipelineError> {
-        if self.takes_no_rows() {
+        self.make_room_for_null_in(&batch).await?;
+        if self.takes_nothing_of(xid) {
             return Ok(());
         }
         let written = self.inflow(xid).changes.push(batch).await;
@@ -152,6 +165,12 @@ impl Landing {
         aborted: &XidSet,
         excluded: bool,
     ) -> Result<(), PipelineError> {
+        if let Some(error) = self.unfit.remove(&by.xid)
+            && !excluded
+            && !self.takes_no_rows()
+        {
+            self.or_at_the_commit::<()>(Err(error))?;
+        }
         let Some(mut inflow) = self.in_progress.remove(&by.xid) else { return Ok(()) };
         if excluded || self.takes_no_rows() {
             inflow.discard().await;
@@ -173,12 +192,16 @@ impl Landing {
         Ok(())
     }
 
-    fn takes_no_rows(&self) -> bool {
+    pub(super) fn takes_no_rows(&self) -> bool {
         self.is_parked() || self.failure.is_some()
     }
 
+    fn takes_nothing_of(&self, xid: Option<u32>) -> bool {
+        self.takes_no_rows() || xid.is_some_and(|xid| self.unfit.contains_key(&xid))
+    }
+
     /// What a table that may be parked could not write is told at the commit, where the others land; `None` then.
-    fn or_at_the_commit<T>(&mut self, outcome: Result<T, LakeError>) -> Result<Option<T>, PipelineError> {
+    pub(super) fn or_at_the_commit<T>(&mut self, outcome: Result<T, LakeError>) -> Result<Option<T>, PipelineError> {
         match outcome {
             Ok(done) => Ok(Some(done)),
             Err(error) if self.is_reason_to_park(&error) => {
@@ -203,6 +226,7 @@ impl Landing {
 
     /// A transaction in progress was rolled back.
     pub(super) async fn forget(&mut self, xid: u32) {
+        self.unfit.remove(&xid);
         if let Some(inflow) = self.in_progress.remove(&xid) {
             inflow.discard().await;
         }

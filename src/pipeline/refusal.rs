@@ -4,6 +4,7 @@ use super::PipelineError;
 use crate::base::{Lsn, TableName};
 use crate::buffer::BufferError;
 use crate::decode::DecodeError;
+use crate::source::SourceError;
 
 /// The reason. It becomes an error at the commit: a transaction in progress may still roll back what cannot be taken.
 #[derive(Debug)]
@@ -13,11 +14,17 @@ pub(super) enum Cause {
     Truncate {
         table: TableName,
     },
+    /// Another table of the same name, where the old one's rows must stay.
+    Recreated {
+        table: TableName,
+    },
     UnknownRelation {
         table: TableName,
         publication: String,
     },
     Decode(DecodeError),
+    /// A table's new columns.
+    Source(Box<SourceError>),
     /// One of so many that its own reason was not kept.
     Further,
 }
@@ -40,7 +47,9 @@ impl Refusal {
         match self.cause {
             Cause::Row(error) => PipelineError::Row { at, error },
             Cause::Truncate { table } => PipelineError::Truncate { table, at },
+            Cause::Recreated { table } => PipelineError::Recreated { table, at },
             Cause::UnknownRelation { table, publication } => PipelineError::UnknownRelation { table, publication, at },
+            Cause::Source(error) => PipelineError::Columns { at, error },
             Cause::Decode(error) => PipelineError::Decode { at, error },
             Cause::Further => PipelineError::FurtherRefused { at },
         }

@@ -46,6 +46,14 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
         Definite ["db.example:5432", "turn ssl on in the server"] Connect(ConnectError::TlsRefused { endpoint: endpoint() });
         Definite ["public.event", "ALTER TABLE … SET LOGGED"] Source(SourceError::NotLogged { table: table() });
         Definite ["slot \"idp\" does not exist", "create it with `lakebed init`"] Wal(WalError::SlotMissing { slot: slot() });
+        Definite ["public.event", "change it back", "WAL position 0/10", "nothing was acknowledged from there on"]
+            Columns { at, error: Box::new(SourceError::DatingColumnRetyped { table: table(), column: "at".to_owned() }) };
+        Definite ["\"audit\" does not publish public.event any more", "ALTER PUBLICATION … ADD TABLE", "set up anew"]
+            NoLongerPublished { table: table(), publication: publication() };
+        Definite ["public.event was dropped and made again", "truncate = \"apply\"", "set the table up anew", "on_error = \"park\""]
+            Recreated { table: table(), at };
+        Transient ["public.event", "column labels", "the stream starts again and asks for text"]
+            BinaryNotUnderstood { table: table(), column: "labels".to_owned() };
         Definite ["s3://bucket/lake", "`lakebed init` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });
         Definite ["WAL position 0/10", "nothing was acknowledged from there on", "report it with the server's version"]
             Decode { at, error: DecodeError::Empty };

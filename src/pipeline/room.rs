@@ -128,6 +128,7 @@ impl Follow {
         let at: Lsn = self.progress.pending_end;
         self.command(LandCommand::Commit { at }).await?;
         self.progress.flushed();
+        self.confirm_origins().await?;
         Ok(rest)
     }
 

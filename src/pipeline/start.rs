@@ -1,5 +1,6 @@
 //! The start: both ends are looked at, then the stages are wired and begin.
 
+use super::catalog::{Catalog, Catalogued, defaults_of};
 use super::ends::{self, SourceSide};
 use super::follow::{Follow, Following, Marker};
 use super::governor::Governor;
@@ -71,13 +72,13 @@ impl Words {
     }
 }
 
-/// Connects both ends and starts the stages.
+/// Connects both ends and starts the stages. With `text_only` the stream is never asked for binary values.
 ///
 /// # Errors
 /// Whatever stands against following: an unreachable or unsuited server, a missing or differing publication, a missing,
 /// lost or held slot, a table that cannot be kept, a lake table that is missing, foreign or different, and a slot or a server
 /// whose past is not the lake's.
-pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, PipelineError> {
+pub async fn start(pipeline: &Pipeline, until: Until, text_only: bool) -> Result<Running, PipelineError> {
     let words = Words::new(until);
     let settings = Settings::from_url(&pipeline.source.url)?;
     let control = connect::control(&settings).await?;
@@ -107,16 +108,30 @@ pub async fn start(pipeline: &Pipeline, until: Until) -> Result<Running, Pipelin
         witness.note(acknowledged, stands(&landings), &words.landing_patience()).await?;
     }
     let skips = skips(&location, &pipeline.source.slot).await?;
-    let stream = follow_from(connection, pipeline, &source, limits).await?;
+    let binary = !text_only && source.tables.iter().all(|(_, shape)| shape.binary_is_understood());
+    let stream = follow_from(connection, pipeline, binary, limits).await?;
     // Only now is it known that this server is the right one.
     for landing in &mut landings {
         landing.park_what_differs(&location, &pipeline.source.slot).await?;
     }
+    for ((landing, (oid, _)), section) in landings.iter_mut().zip(&source.tables).zip(&pipeline.tables) {
+        if section.truncate == OnTruncate::Refuse {
+            landing.refuse_another_source(*oid, &location, &pipeline.source.slot).await?;
+        }
+    }
+    for (landing, (oid, shape)) in landings.iter_mut().zip(&source.tables) {
+        let added = landing.evolve(None, shape).await?;
+        let defaults = defaults_of(client, *oid, shape, &added).await?;
+        let at = landing.recorded();
+        landing.note_defaults(&defaults, at, &location, &pipeline.source.slot).await?;
+    }
+    let catalog = Catalog { settings: Some(settings.clone()), tables: catalogued(pipeline, &source), binary };
     let marker = match until {
         Until::Signalled => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
-    let running = wire(pipeline, settings, location, source, landings, stream, marker, skips, witness, limits, words);
+    let running =
+        wire(pipeline, settings, location, source, landings, stream, marker, skips, catalog, witness, limits, words);
     tracing::info!(slot = pipeline.source.slot, tables = pipeline.tables.len(), "following");
     Ok(running)
 }
@@ -178,10 +193,20 @@ async fn skips(location: &LakeLocation, slot: &str) -> Result<Skips, PipelineErr
     Ok(Skips::new(finding_positions(location, slot, FindingKind::Skipped).await?))
 }
 
+fn catalogued(pipeline: &Pipeline, source: &SourceSide) -> Vec<Catalogued> {
+    let tables = pipeline.tables.iter().zip(&source.tables).zip(&source.partitioned);
+    let catalogued = tables.map(|((section, (_, shape)), is_partitioned)| Catalogued {
+        rules: ends::table_rules(section),
+        found: Arc::clone(shape),
+        is_partitioned: *is_partitioned,
+    });
+    catalogued.collect()
+}
+
 async fn follow_from(
     connection: ReplicationConnection,
     pipeline: &Pipeline,
-    source: &SourceSide,
+    binary: bool,
     limits: Limits,
 ) -> Result<ReplicationStream, PipelineError> {
     let receive_timeout = connection.receive_timeout();
@@ -192,7 +217,7 @@ async fn follow_from(
         publication: pipeline.source.publication.clone(),
         protocol_version: if streaming { 2 } else { 1 },
         streaming,
-        binary: source.tables.iter().all(|(_, shape)| shape.binary_is_understood()),
+        binary,
         messages: true,
         feedback_interval: FEEDBACK_INTERVAL,
         receive_timeout,
@@ -212,6 +237,7 @@ fn wire(
     stream: ReplicationStream,
     marker: Option<Marker>,
     skips: Skips,
+    catalog: Catalog,
     witness: Witness,
     limits: Limits,
     words: Words,
@@ -228,9 +254,13 @@ fn wire(
         recorded: landing.recorded(),
         parked: landing.is_parked(),
         may_park: section.on_error == OnError::Park,
+        source: landing.source_relation(),
+        emptied_by: None,
         may_be_emptied: section.truncate == OnTruncate::Apply,
         described: 0,
     });
+    let published =
+        pipeline.tables.iter().map(|section| (section.name.clone(), section.lake_path().to_owned())).collect();
     let oids = source.tables.iter().map(|(oid, shape)| (*oid, shape.table.clone())).collect();
     let follow = Follow {
         tables: following.collect(),
@@ -244,8 +274,10 @@ fn wire(
         progress: StreamProgress::default(),
         in_progress: InProgress::default(),
         skips,
+        catalog,
         relations: 0,
     };
+    let governor_location = location.clone();
     let land = Land {
         location,
         slot: pipeline.source.slot.clone(),
@@ -262,6 +294,9 @@ fn wire(
         settings,
         slot: pipeline.source.slot.clone(),
         heartbeat_interval: pipeline.source.heartbeat_interval,
+        publication: pipeline.source.publication.clone(),
+        tables: published,
+        location: governor_location,
         level: words.pressure.0,
         critical: words.critical.0,
         stop: words.stop.1,

@@ -37,9 +37,11 @@ pub async fn supervise(
 ) -> Result<Totals, PipelineError> {
     let mut all = Totals::default();
     let mut attempts = Attempts::new(until, Instant::now());
+    // Once values came that are decoded as text only, their column may be gone again before the catalog is looked at.
+    let mut text_only = false;
     loop {
         let started = tokio::select! {
-            started = Box::pin(start(pipeline, until)) => started,
+            started = Box::pin(start(pipeline, until, text_only)) => started,
             () = asked(&mut stop) => {
                 tracing::info!("stopped before the stream began");
                 return Ok(all);
@@ -58,6 +60,7 @@ pub async fn supervise(
             }
             Err(error) => error,
         };
+        text_only |= matches!(error, PipelineError::BinaryNotUnderstood { .. });
         let Some(wait) = attempts.failed(&error, Instant::now(), rand::random()) else { return Err(error) };
         if *stop.borrow() {
             return Err(error);
