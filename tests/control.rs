@@ -31,6 +31,7 @@ fn rules(schema: &str, name: &str, partition_column: &str) -> TableRules {
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         text_columns: Vec::new(),
+        lake_columns: Default::default(),
     }
 }
 

@@ -25,6 +25,7 @@ mod parking;
 mod refusals;
 mod remedies;
 mod restart;
+mod schema;
 mod streams;
 mod supervision;
 mod support;

@@ -27,7 +27,7 @@ async fn no_slot(site: &Site) {
 async fn a_source_that_changed_is_refused_with_its_remedy() {
     let site = Site::small().await;
     site.init().await;
-    a_column_is_added(&site).await;
+    a_column_becomes_what_no_lake_column_can_be(&site).await;
     a_slot_of_another_kind(&site).await;
     a_slot_that_was_made_again(&site).await;
     a_slot_that_was_lost(&site).await;
@@ -37,18 +37,16 @@ async fn a_source_that_changed_is_refused_with_its_remedy() {
 }
 
 /// Under a running pipeline, and before the next start.
-async fn a_column_is_added(site: &Site) {
+async fn a_column_becomes_what_no_lake_column_can_be(site: &Site) {
     let run = site.start_run();
     site.insert_events(2, 1).await;
     site.wait_for("SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'").await;
-    site.sql("ALTER TABLE public.security_event ADD COLUMN extra text").await;
+    site.sql("ALTER TABLE public.security_event ALTER COLUMN user_agent TYPE bytea USING NULL").await;
     site.insert_events(2, 1).await;
-    let words = ["public.security_event: column extra was added", "set the table up anew in an empty lake folder"];
-    let run = run.ended().await.allowing(&["keeping what was committed before this"]);
-    run.refused(1, &[words[0], words[1], "commits at WAL position", "nothing was acknowledged"]);
-    let differs = "differs from public.security_event in";
-    refused(site, &[differs, "extra", "move the Delta table away or choose another [lake].url"]).await;
-    site.sql("ALTER TABLE public.security_event DROP COLUMN extra").await;
+    let differs = ["differs from public.security_event in user_agent (string instead of binary)", "lake_columns = {"];
+    run.ended().await.refused(1, &differs);
+    refused(site, &[differs[0], differs[1], "move the Delta table away or choose another [lake].url"]).await;
+    site.sql("ALTER TABLE public.security_event ALTER COLUMN user_agent TYPE text USING NULL").await;
 }
 
 async fn a_slot_of_another_kind(site: &Site) {
@@ -241,7 +239,7 @@ async fn changed_logs(site: &Site, copies: &Copies) {
         let text = std::fs::read_to_string(&entry).unwrap();
         let kept: String =
             text.lines().filter(|line| !line.starts_with("{\"txn\"")).map(|line| line.to_owned() + "\n").collect();
-        assert_ne!(kept, text, "every commit records a position");
+        assert!(kept != text || text.contains("{\"metaData\""), "every commit of rows records a position");
         std::fs::write(&entry, kept).unwrap();
     }
     refused(site, &["security_event was not written by lakebed", "choose another [lake].url or move it away"]).await;

@@ -92,6 +92,7 @@ impl Site {
             partition_by: PartitionBy::Day,
             time_zone: "UTC".parse().unwrap(),
             text_columns: Vec::new(),
+            lake_columns: Default::default(),
         };
         let shape = source::table(&client, &rules, false).await.unwrap().shape;
         let system_identifier = source::server(&client).await.unwrap().system_identifier;

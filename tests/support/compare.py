@@ -134,7 +134,7 @@ def check_columns(connection, options, columns):
         if found[name] != expected[name]:
             raise Differs(f"column {name} is {found[name]} in the lake, {expected[name]} is expected")
     for name in found:
-        if name not in expected and name not in options.retired:
+        if name not in expected and name not in [*options.retired, *options.besides]:
             raise Differs(f"column {name} is in the lake only")
 
 
@@ -201,6 +201,7 @@ def check_rows(connection, options, columns, counted):
             total = f" ({counted})" if counted else ""
             raise Differs(f"the key {key_text(options, alone)} {verdict}, one of {alone[-1]}{total}")
     keys = ", ".join(f"e.{quoted(name)}" for name in options.key)
+    columns = [column for column in columns if column.name not in options.besides]
     tests = [column.differs() for column in columns]
     row = connection.execute(
         f"""SELECT {keys}, {", ".join(tests)}, count(*) OVER () FROM expected e JOIN lake l ON {same_key}
@@ -279,10 +280,12 @@ def parse_arguments():
     parser.add_argument("--partition-by", choices=sorted(PARTITION_COLUMNS), default="day")
     parser.add_argument("--time-zone", default="UTC", help="in which a timestamptz partition column is cut")
     parser.add_argument("--retired", default="", help="columns that only the lake may still have, by commas; not compared")
+    parser.add_argument("--besides", default="", help="the same, and columns of both whose values are not compared")
     parser.add_argument("--header", action="store_true", help="the export begins with a line of names")
     options = parser.parse_args()
     options.key = [name for name in options.key.split(",") if name]
     options.retired = [name for name in options.retired.split(",") if name]
+    options.besides = [name for name in options.besides.split(",") if name]
     columns = parse_columns(options.columns)
     names = [column.name for column in columns]
     for name in [*options.key, options.partition_column]:

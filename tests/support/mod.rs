@@ -18,7 +18,8 @@ pub use process::lakebed_under_permissions;
 pub use process::{Finished, RunningRun, lakebed};
 #[allow(unused_imports, reason = "the soak compares whole tables only")]
 pub use reader::{
-    Value, assert_lake_equals_source, assert_text_columns_equal_source, compare, compare_without, delta_rows, lake_rows,
+    Value, assert_changed_lake_equals_source, assert_lake_equals_source, assert_text_columns_equal_source, compare,
+    compare_without, delta_rows, lake_rows,
 };
 
 use lakebed::demo::customer::{self, CustomerOptions};

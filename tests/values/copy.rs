@@ -33,6 +33,7 @@ pub(super) async fn text_and_binary_give_the_same_values(site: &Site, table: &st
         partition_by: PartitionBy::Day,
         time_zone: chrono_tz::UTC,
         text_columns: Vec::new(),
+        lake_columns: Default::default(),
     };
     let shape = source::table(&connection, &rules, false).await.unwrap().shape;
     connection.execute(PINNED).await.unwrap();
