@@ -135,7 +135,10 @@ async fn d3_whatever_names_a_row_its_changes_are_exact() {
 }
 
 async fn leaf_of_today(site: &Site) -> String {
-    site.value(&format!("SELECT c.relname FROM pg_class c WHERE c.relname LIKE 'security_event_hook_results_p%' AND c.relkind = 'r' AND pg_get_expr(c.relpartbound, c.oid) LIKE '%FROM (''' || timezone('UTC', now())::date || '%'")).await
+    let of_today = "SELECT c.relname FROM pg_class c
+        WHERE c.relname LIKE 'security_event_hook_results_p%' AND c.relkind = 'r'
+          AND pg_get_expr(c.relpartbound, c.oid) LIKE format('%%FROM (''%s%%', timezone('UTC', now())::date)";
+    site.value(of_today).await
 }
 
 /// A process dies between the journal's commit and the table's, and the next one cuts its flushes elsewhere. A version that is in the lake
