@@ -17,6 +17,7 @@ use deltalake::parquet::errors::{ParquetError, Result as ParquetResult};
 use deltalake::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,6 +58,13 @@ impl DataFile {
         }
         let stream = builder.build().map_err(|error| self.failed(error))?;
         Ok(Rows { file: self.clone(), stream })
+    }
+
+    /// The names of the columns that the file has.
+    pub(super) async fn columns(&self) -> Result<BTreeSet<String>, LakeError> {
+        let metadata = self.clone().get_metadata(None).await.map_err(|error| self.failed(error))?;
+        let fields = metadata.file_metadata().schema_descr().root_schema().get_fields().iter();
+        Ok(fields.map(|field| field.name().to_owned()).collect())
     }
 
     /// How many rows the file has.
