@@ -11,7 +11,7 @@
 //! identity's columns alone. What goes is only noted at first: each file that holds such rows is read whole and written again once, at
 //! the end, however many changes hit it and however many rounds there were.
 //!
-//! Making a [`Plan`] changes nothing but adds files that no commit names. So it can be made again from the same segment when another program
+//! Making a plan changes nothing but adds files that no commit names. So it can be made again from the same segment when another program
 //! rewrote one of the files meanwhile (L2), and what a process that died had planned is gone like any staged file.
 //!
 //! Promises owned here:
