@@ -5,7 +5,7 @@
 
 use super::batch::keep_rows;
 use crate::base::{Lsn, Runs, XidSet};
-use deltalake::arrow::array::{AsArray, types::UInt8Type};
+use deltalake::arrow::array::{ArrowPrimitiveType, AsArray, PrimitiveArray, types::UInt8Type};
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::record_batch::RecordBatch;
 use std::ops::Range;
@@ -27,6 +27,18 @@ pub const OLD_DAY: &str = "lakebed_old_day";
 pub const NEW_DAY: &str = "lakebed_new_day";
 /// In a patch: which columns were not sent, Binary; bit i % 8 of byte i / 8 stands for column i of the table.
 pub const UNCHANGED: &str = "lakebed_unchanged";
+
+/// One of these columns of a batch.
+///
+/// # Errors
+/// The batch has no such column of this type.
+pub fn column<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>, ArrowError> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<T>());
+    column.ok_or_else(|| ArrowError::SchemaError(format!("changes have no column {name}")))
+}
 
 /// What a change does to the row that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

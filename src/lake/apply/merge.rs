@@ -1,9 +1,9 @@
 //! New versions of rows out of what was sent and what was not: the unchanged columns are those of the version before.
 
-use super::data_file::adapt;
+use super::data_file::{DataFile, adapt};
 use super::steps::{Patch, Round};
-use super::view::View;
-use super::walk::{FileRow, Merged, Place, Walked};
+use super::view::{FileRow, View};
+use super::walk::{Merged, Place, Walked};
 use crate::base::Partition;
 use crate::buffer::{PartitionBatch, change_batch};
 use crate::lake::error::LakeError;
@@ -27,40 +27,84 @@ pub(super) async fn write_merged(
     schema: &SchemaRef,
     out: &mut TableWriter,
 ) -> Result<(), LakeError> {
-    let mut by_file: BTreeMap<usize, Vec<(u32, usize)>> = BTreeMap::new();
-    for (index, merged) in walked.merged.iter().enumerate().filter(|(_, merged)| merged.is_there) {
-        let FileRow { file, row } = first_image(&walked.merged, merged);
-        by_file.entry(file).or_default().push((row, index));
-    }
-    if by_file.is_empty() {
-        return Ok(());
-    }
-    let unfit = |error: ArrowError| out.target().unfit(error.to_string());
-    let sent = Sent::new(round, schema).map_err(unfit)?;
-    for (file, mut wanted) in by_file {
-        wanted.sort_unstable();
-        let Some(file) = view.files.get(file) else { continue };
-        let numbers: Vec<u32> = wanted.iter().map(|(row, _)| *row).collect();
-        let mut rows = SelectedRows::open(&file.data, &numbers).await?;
-        let mut wanted = wanted.as_slice();
-        while let Some((numbers, batch)) = rows.next().await? {
-            let images = file.data.adapt(&batch, schema)?;
-            let here = wanted.partition_point(|(row, _)| numbers.last().is_some_and(|last| row <= last));
-            let (these, rest) = wanted.split_at(here);
-            wanted = rest;
-            let these = these.iter().filter_map(|(row, merged)| Some((numbers.binary_search(row).ok()?, *merged)));
-            let these: Vec<(usize, usize)> = these.collect();
-            for part in sent.merge(&these, &images, walked).map_err(|error| file.data.failed(error.into()))? {
-                out.write(part).await?;
+    let there = walked.merged.iter().enumerate().filter(|(_, merged)| merged.is_there());
+    let mut rows = MergedRows::of(view, round, walked, there.map(|(index, _)| index), schema)?;
+    while let Some((versions, batch)) = rows.next().await? {
+        let mut by_partition: BTreeMap<Partition, Vec<u64>> = BTreeMap::new();
+        for (row, version) in (0..).zip(versions) {
+            if let Some(partition) = walked.partition(view, round, Place::Merged(version)) {
+                by_partition.entry(partition).or_default().push(row);
             }
+        }
+        for (partition, numbers) in by_partition {
+            let taken = take_record_batch(&batch, &UInt64Array::from(numbers));
+            let rows = taken.map_err(|error| out.target().unfit(error.to_string()))?;
+            out.write(PartitionBatch { partition, rows, xids: None, eras: None }).await?;
         }
     }
     Ok(())
 }
 
+/// Versions that patches made, put together.
+pub(super) struct MergedRows<'a> {
+    view: &'a View,
+    walked: &'a Walked,
+    schema: &'a SchemaRef,
+    sent: Option<Sent<'a>>,
+    /// By the file of the rows that they go back to: the row there, and the version.
+    files: std::collections::btree_map::IntoIter<usize, Vec<(u32, usize)>>,
+    open: Option<(&'a DataFile, SelectedRows, Vec<(u32, usize)>)>,
+}
+
+impl<'a> MergedRows<'a> {
+    /// Versions by their number, with the columns of `schema`.
+    pub(super) fn of(
+        view: &'a View,
+        round: &'a Round,
+        walked: &'a Walked,
+        versions: impl Iterator<Item = usize>,
+        schema: &'a SchemaRef,
+    ) -> Result<Self, LakeError> {
+        let mut files: BTreeMap<usize, Vec<(u32, usize)>> = BTreeMap::new();
+        for version in versions {
+            let FileRow { file, row } = first_image(&walked.merged, version);
+            files.entry(file).or_default().push((row, version));
+        }
+        let sent = if files.is_empty() { None } else { Some(Sent::new(round, schema)) };
+        let sent = sent.transpose().map_err(|error| view.unfit(&error))?;
+        Ok(Self { view, walked, schema, sent, files: files.into_iter(), open: None })
+    }
+
+    /// The next versions and their numbers; None behind the last.
+    pub(super) async fn next(&mut self) -> Result<Option<(Vec<usize>, RecordBatch)>, LakeError> {
+        loop {
+            let Some((file, rows, wanted)) = &mut self.open else {
+                let Some((file, mut wanted)) = self.files.next() else { return Ok(None) };
+                let Some(file) = self.view.files.get(file) else { continue };
+                wanted.sort_unstable();
+                let numbers: Vec<u32> = wanted.iter().map(|(row, _)| *row).collect();
+                let rows = SelectedRows::open(&file.data, &numbers).await?;
+                self.open = Some((&file.data, rows, wanted));
+                continue;
+            };
+            let (Some((numbers, batch)), Some(sent)) = (rows.next().await?, &self.sent) else {
+                self.open = None;
+                continue;
+            };
+            let images = file.adapt(&batch, self.schema)?;
+            let here = wanted.partition_point(|(row, _)| numbers.last().is_some_and(|last| row <= last));
+            let these = wanted.drain(..here);
+            let these = these.filter_map(|(row, version)| Some((numbers.binary_search(&row).ok()?, version)));
+            let these: Vec<(usize, usize)> = these.collect();
+            let merged = sent.merge(&these, &images, self.walked).map_err(|error| file.failed(error.into()))?;
+            return Ok(Some((these.into_iter().map(|(_, version)| version).collect(), merged)));
+        }
+    }
+}
+
 /// The row of a file that a version goes back to.
-fn first_image(all: &[Merged], merged: &Merged) -> FileRow {
-    let mut image = merged.image;
+fn first_image(all: &[Merged], version: usize) -> FileRow {
+    let mut image = all[version].image;
     loop {
         match image {
             Place::File(place) => return place,
@@ -95,13 +139,13 @@ impl<'a> Sent<'a> {
         Ok(Self { round, schema, batches, places })
     }
 
-    /// New versions (`these` has the row of `images` and the version), by partition.
+    /// New versions: `these` has the row of `images` and the number of each.
     fn merge(
         &self,
         these: &[(usize, usize)],
         images: &RecordBatch,
         walked: &Walked,
-    ) -> Result<Vec<PartitionBatch>, ArrowError> {
+    ) -> Result<RecordBatch, ArrowError> {
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         for column in 0..self.schema.fields().len() {
             let image = images.column(column);
@@ -112,19 +156,7 @@ impl<'a> Sent<'a> {
             let sources: Vec<(usize, usize)> = these.iter().map(source).collect();
             columns.push(interleave(&arrays, &sources)?);
         }
-        let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
-        let mut by_partition: BTreeMap<Partition, Vec<u64>> = BTreeMap::new();
-        for (row, (_, merged)) in (0..).zip(these) {
-            let patch = walked.merged.get(*merged).and_then(|merged| self.round.patches.get(merged.patch));
-            if let Some(patch) = patch {
-                by_partition.entry(patch.partition).or_default().push(row);
-            }
-        }
-        let part = |(partition, rows_of): (Partition, Vec<u64>)| {
-            let rows = take_record_batch(&rows, &UInt64Array::from(rows_of))?;
-            Ok(PartitionBatch { partition, rows, xids: None, eras: None })
-        };
-        by_partition.into_iter().map(part).collect()
+        RecordBatch::try_new(self.schema.clone(), columns)
     }
 
     /// Which of the arrays of [`Self::merge`] has a version's value of a column, and in which row.
@@ -164,7 +196,7 @@ pub(super) struct SelectedRows {
 
 impl SelectedRows {
     /// `numbers` ascend, and may repeat.
-    pub(super) async fn open(file: &super::data_file::DataFile, numbers: &[u32]) -> Result<Self, LakeError> {
+    pub(super) async fn open(file: &DataFile, numbers: &[u32]) -> Result<Self, LakeError> {
         let mut numbers = numbers.to_vec();
         numbers.dedup();
         let ranges = numbers.iter().map(|row| *row as usize..*row as usize + 1);

@@ -27,11 +27,15 @@ mod moves;
 mod old_images;
 mod plan;
 mod spool;
+mod stand_ins;
 mod steps;
+mod versions;
 mod view;
 mod walk;
 mod widen;
 
+#[cfg(test)]
+mod apply_model;
 #[cfg(test)]
 mod apply_test;
 

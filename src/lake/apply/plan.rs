@@ -5,8 +5,9 @@ use super::merge::write_merged;
 use super::moves::take_back;
 use super::old_images::OldImages;
 use super::steps::{Step, Steps, Transaction};
-use super::view::{Label, Origin, View, ViewFile};
-use super::walk::{Versions, row_number, walk};
+use super::versions::{Versions, row_number};
+use super::view::{FileRow, Label, Origin, View, ViewFile};
+use super::walk::walk;
 use crate::buffer::{Operation, PartitionBatch};
 use crate::lake::active::{ActiveFile, Wanted};
 use crate::lake::error::LakeError;
@@ -102,9 +103,8 @@ impl Planner {
                     view.load(&round.wanted()).await?;
                     let versions = Versions::find(&view, &round).await?;
                     let mut walked = walk(&mut view, &round, versions, &steps.transactions, segment)?;
+                    figures.moved += take_back(&mut view, &round, &mut walked, &schema).await?;
                     write_merged(&view, &round, &walked, &schema, &mut self.writer).await?;
-                    let moved = std::mem::take(&mut walked.moved);
-                    figures.moved += take_back(&mut view, moved, &schema).await?;
                     figures.unmatched += walked.unmatched;
                     last_ordinal = round.changes.last().map_or(last_ordinal, |change| change.ordinal);
                 }
@@ -186,7 +186,12 @@ impl Planner {
 
 /// Every row of the era and before goes.
 async fn truncate(view: &mut View, ordinal: u32, label: Label) -> Result<(), LakeError> {
-    for file in &mut view.files {
+    for index in 0..view.files.len() {
+        let (stand_ins, later) = view.stand_ins.split(index, ordinal);
+        for row in stand_ins {
+            view.goes(FileRow { file: index, row }, label);
+        }
+        let Some(file) = view.files.get_mut(index) else { continue };
         let rows = match file.bounds.rows() {
             Some(rows) => rows,
             None => file.data.count().await?,
@@ -196,7 +201,7 @@ async fn truncate(view: &mut View, ordinal: u32, label: Label) -> Result<(), Lak
             let end = end.min(rows);
             if era <= i64::from(ordinal) {
                 let range = row_number(file, start)?..row_number(file, end)?;
-                file.dead.insert_rest(range, label);
+                file.dead.insert_rest(range, &later, label);
             }
             start = end;
         }

@@ -1,7 +1,7 @@
 //! Changes that wait for their flush: in memory, and beyond a limit as objects beside the table (B2).
 
 use crate::base::Runs;
-use crate::buffer::ChangeBatch;
+use crate::buffer::{ChangeBatch, change_batch};
 use crate::lake::actions::PROCESS;
 use crate::lake::error::LakeError;
 use crate::lake::table::LakeTable;
@@ -11,7 +11,7 @@ use crate::ops::fail_points;
 use bytes::Bytes;
 use deltalake::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use deltalake::arrow::compute::concat_batches;
-use deltalake::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
+use deltalake::arrow::datatypes::{DataType, Field, Schema, UInt32Type, UInt64Type};
 use deltalake::arrow::error::ArrowError;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectStore};
@@ -38,6 +38,32 @@ pub struct ChangeSpool {
     spooled: Vec<Spooled>,
     held: Vec<ChangeBatch>,
     held_bytes: usize,
+    ends: Ends,
+}
+
+/// Where transactions end.
+#[derive(Default)]
+struct Ends {
+    /// The last ordinal of each, in their order.
+    last_ordinals: Vec<u32>,
+    /// The commit record and the xid of the last one.
+    last: Option<(u64, u32)>,
+}
+
+impl Ends {
+    fn note(&mut self, keys: &RecordBatch) -> Result<(), ArrowError> {
+        let ordinals = change_batch::column::<UInt32Type>(keys, change_batch::ORDINAL)?.values();
+        let commit_lsns = change_batch::column::<UInt64Type>(keys, change_batch::COMMIT_LSN)?.values();
+        let xids = change_batch::column::<UInt32Type>(keys, change_batch::XID)?.values();
+        for ((ordinal, commit_lsn), xid) in ordinals.iter().zip(commit_lsns).zip(xids) {
+            let known = self.last.replace((*commit_lsn, *xid)) == Some((*commit_lsn, *xid));
+            match self.last_ordinals.last_mut().filter(|_| known) {
+                Some(last) => *last = *ordinal,
+                None => self.last_ordinals.push(*ordinal),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Changes in the store.
@@ -51,7 +77,8 @@ impl ChangeSpool {
     /// An empty one for the table of a writer; what exceeds the limit goes to the store.
     pub fn new(writer: &TableWriter, memory_limit_bytes: usize) -> Self {
         let target = writer.target().clone();
-        Self { target, memory_limit_bytes, spooled: Vec::new(), held: Vec::new(), held_bytes: 0 }
+        let (spooled, held, ends) = (Vec::new(), Vec::new(), Ends::default());
+        Self { target, memory_limit_bytes, spooled, held, held_bytes: 0, ends }
     }
 
     /// Whether there is no change.
@@ -70,6 +97,7 @@ impl ChangeSpool {
     /// What the store says, once its owner has lost patience.
     pub async fn push(&mut self, batch: ChangeBatch) -> Result<(), LakeError> {
         if !batch.is_empty() {
+            self.ends.note(&batch.keys).map_err(|error| self.target.unfit(error.to_string()))?;
             self.held_bytes += batch.memory_bytes();
             self.held.push(batch);
         }
@@ -113,6 +141,12 @@ impl ChangeSpool {
             }
         };
         Ok(Spooled { keys: keys_path, patches: patches_path, with_subtransactions })
+    }
+
+    /// The last change of the transaction that a change belongs to, by their ordinals.
+    pub(super) fn last_ordinal(&self, ordinal: u32) -> u32 {
+        let last_ordinals = &self.ends.last_ordinals;
+        last_ordinals.get(last_ordinals.partition_point(|last| *last < ordinal)).copied().unwrap_or(u32::MAX)
     }
 
     /// How many parts [`Self::part`] gives, in order.

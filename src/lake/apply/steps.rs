@@ -4,11 +4,12 @@ use super::Segment;
 use super::data_file::adapt;
 use super::keys::KeyTable;
 use crate::base::{Lsn, Partition, PartitionBy};
-use crate::buffer::{ChangeBatch, Operation, change_batch};
+use crate::buffer::change_batch::{self, column};
+use crate::buffer::{ChangeBatch, Operation};
 use crate::lake::active::Wanted;
 use crate::lake::error::LakeError;
 use chrono::{Days, NaiveDate};
-use deltalake::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
+use deltalake::arrow::array::{Array, ArrayRef, PrimitiveArray, RecordBatch};
 use deltalake::arrow::datatypes::{Date32Type, Field, Int64Type, Schema, SchemaRef, UInt8Type, UInt32Type, UInt64Type};
 use deltalake::arrow::error::ArrowError;
 use std::collections::BTreeSet;
@@ -23,8 +24,6 @@ pub(super) struct Transaction {
     pub(super) commit_lsn: Lsn,
     pub(super) commit_time_micros: i64,
     pub(super) xid: u32,
-    /// The last change that is known of it. A row of the next era still belongs to it: its end takes a number of its own.
-    pub(super) last_ordinal: u32,
 }
 
 /// One change.
@@ -72,8 +71,6 @@ pub(super) struct Round {
     pub(super) keys: KeyTable,
     pub(super) patches: Vec<Patch>,
     pub(super) patch_batches: Vec<RecordBatch>,
-    /// Whether the last transaction goes on in the next round.
-    pub(super) goes_on: bool,
     bytes: usize,
 }
 
@@ -127,9 +124,8 @@ impl<'a> Steps<'a> {
             }
             let identity = identity_of(&part.keys, &self.schema);
             if let Some(full) = round.take_if(|round| round.bytes >= self.round_bytes || round.identity != identity) {
-                let goes_on = self.transactions.last().is_some_and(|last| self.is_of(&columns, from, last));
                 self.part = Some((part, from));
-                return Ok(Some(Step::Round(Box::new(Round { goes_on, ..full }))));
+                return Ok(Some(Step::Round(Box::new(full))));
             }
             let round = match &mut round {
                 Some(round) => round,
@@ -194,20 +190,15 @@ impl<'a> Steps<'a> {
 
     /// The number of a change's transaction, which is noted if it is another than the last.
     fn transaction(&mut self, columns: &Columns<'_>, row: usize) -> usize {
-        let last_ordinal = columns.ordinals.value(row);
-        if let Some(last) = self.transactions.last().copied()
-            && self.is_of(columns, row, &last)
-        {
-            let index = self.transactions.len() - 1;
-            self.transactions[index].last_ordinal = last_ordinal;
-            return index;
+        if self.transactions.last().is_some_and(|last| self.is_of(columns, row, last)) {
+            return self.transactions.len() - 1;
         }
         let (commit_lsn, commit_time_micros) = match self.segment.commit {
             Some(commit) => (commit.commit_lsn, commit.commit_time_micros),
             None => (Lsn(columns.commit_lsns.value(row)), columns.commit_times.value(row)),
         };
         let xid = columns.xids.value(row);
-        self.transactions.push(Transaction { commit_lsn, commit_time_micros, xid, last_ordinal });
+        self.transactions.push(Transaction { commit_lsn, commit_time_micros, xid });
         self.transactions.len() - 1
     }
 
@@ -231,13 +222,12 @@ impl Round {
             keys,
             patches: Vec::new(),
             patch_batches: Vec::new(),
-            goes_on: false,
             bytes: 0,
         })
     }
 
     fn add_patches(&mut self, patches: &RecordBatch, by: PartitionBy) -> Result<(), ArrowError> {
-        let new_days = primitive::<Date32Type>(patches, change_batch::NEW_DAY)?;
+        let new_days = column::<Date32Type>(patches, change_batch::NEW_DAY)?;
         let batch = self.patch_batches.len();
         for row in 0..patches.num_rows() {
             let date = date_of(new_days.value(row))
@@ -287,12 +277,12 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn of(part: &'a ChangeBatch) -> Result<Self, ArrowError> {
         Ok(Self {
-            ordinals: primitive(&part.keys, change_batch::ORDINAL)?,
-            operations: primitive(&part.keys, change_batch::OPERATION)?,
-            commit_lsns: primitive(&part.keys, change_batch::COMMIT_LSN)?,
-            commit_times: primitive(&part.keys, change_batch::COMMIT_TIME)?,
-            xids: primitive(&part.keys, change_batch::XID)?,
-            old_days: primitive(&part.keys, change_batch::OLD_DAY)?,
+            ordinals: column(&part.keys, change_batch::ORDINAL)?,
+            operations: column(&part.keys, change_batch::OPERATION)?,
+            commit_lsns: column(&part.keys, change_batch::COMMIT_LSN)?,
+            commit_times: column(&part.keys, change_batch::COMMIT_TIME)?,
+            xids: column(&part.keys, change_batch::XID)?,
+            old_days: column(&part.keys, change_batch::OLD_DAY)?,
         })
     }
 
@@ -303,14 +293,6 @@ impl<'a> Columns<'a> {
             reason: format!("a change has the operation {number}"),
         })
     }
-}
-
-fn primitive<'a, T: ArrowPrimitiveType>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a PrimitiveArray<T>, ArrowError> {
-    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<T>());
-    column.ok_or_else(|| ArrowError::SchemaError(format!("changes have no column {name}")))
 }
 
 /// The identity's columns of a batch, in the table's types.
@@ -325,7 +307,7 @@ fn identity_of(keys: &RecordBatch, schema: &SchemaRef) -> SchemaRef {
 }
 
 fn patch_of(patches: &RecordBatch, ordinal: u32, segment: &Segment) -> Result<usize, LakeError> {
-    let ordinals = primitive::<UInt32Type>(patches, change_batch::ORDINAL).map_err(|error| segment.unfit(&error))?;
+    let ordinals = column::<UInt32Type>(patches, change_batch::ORDINAL).map_err(|error| segment.unfit(&error))?;
     let found = ordinals.values().binary_search(&ordinal);
     found.map_err(|_| segment.unfit(&"an UPDATE without its new values"))
 }

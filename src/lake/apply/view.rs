@@ -1,6 +1,7 @@
 //! The rows that the changes of a segment can concern: files of the lake and the segment's own, and which of their rows are gone.
 
 use super::data_file::DataFile;
+use super::stand_ins::StandIns;
 use crate::base::{Partition, Runs};
 use crate::buffer::Operation;
 use crate::lake::active::{ActiveFile, Wanted};
@@ -12,6 +13,7 @@ use crate::lake::target::Target;
 use deltalake::logstore::object_store::path::Path;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 
 /// The era of a row that the lake holds: before everything in the segment.
@@ -19,6 +21,13 @@ pub(super) const IN_THE_LAKE: i64 = -1;
 
 /// What made a row go: the number of its transaction, and what it did.
 pub(super) type Label = (usize, Operation);
+
+/// A row of a file of the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FileRow {
+    pub(super) file: usize,
+    pub(super) row: u32,
+}
 
 /// Rows of one file that are gone.
 #[derive(Default)]
@@ -43,11 +52,12 @@ impl Dead {
         }
     }
 
-    /// All rows that are still there.
-    pub(super) fn insert_rest(&mut self, rows: std::ops::Range<u32>, label: Label) {
+    /// All rows that are still there, but these.
+    pub(super) fn insert_rest(&mut self, rows: std::ops::Range<u32>, except: &RoaringBitmap, label: Label) {
         let mut rest = RoaringBitmap::new();
         rest.insert_range(rows);
         rest -= &self.all;
+        rest -= except;
         self.all |= &rest;
         *self.by_label.entry(label).or_default() |= rest;
     }
@@ -120,12 +130,14 @@ pub(super) struct View {
     version: u64,
     loaded: Wanted,
     pub(super) files: Vec<ViewFile>,
+    pub(super) stand_ins: StandIns,
 }
 
 impl View {
     /// The segment's own files, and the lake at `version`.
     pub(super) fn new(target: Arc<Target>, log: Log, version: u64, own: &[StagedFile]) -> Self {
-        let mut view = Self { target, log, version, loaded: Wanted::Of(BTreeSet::new()), files: Vec::new() };
+        let (loaded, stand_ins) = (Wanted::Of(BTreeSet::new()), StandIns::default());
+        let mut view = Self { target, log, version, loaded, files: Vec::new(), stand_ins };
         for (place, file) in own.iter().enumerate() {
             let described = view.staged(file, file.eras.clone(), Origin::Segment(place));
             view.files.push(described);
@@ -139,6 +151,21 @@ impl View {
         let mut described = self.staged(&file, Some(eras), Origin::Segment(0));
         described.origin = Origin::Round(file);
         self.files.push(described);
+    }
+
+    /// The error of rows that do not fit together.
+    pub(super) fn unfit(&self, reason: &dyn Display) -> LakeError {
+        self.target.unfit(reason.to_string())
+    }
+
+    /// A row goes: what counts of a row that stands for one which its transaction inserted is that the transaction deleted it before.
+    pub(super) fn goes(&mut self, place: FileRow, (transaction, operation): Label) -> Label {
+        let deleted_before = self.stand_ins.since(transaction, place).is_some();
+        let label = (transaction, if deleted_before { Operation::Delete } else { operation });
+        if let Some(file) = self.files.get_mut(place.file) {
+            file.dead.insert(place.row, label);
+        }
+        label
     }
 
     fn staged(&self, file: &StagedFile, eras: Option<Runs>, origin: Origin) -> ViewFile {
