@@ -1,6 +1,5 @@
 //! D3, L1, L2: thousands of mixed transactions on both of the customer's tables and on a plain one, while lakebed is stopped and killed;
-//! after every flush the lake equals the source, row by row. `LAKEBED_MIXED_JOURNAL=1` holds the journal of old images to what happened,
-//! too.
+//! after every flush the lake equals the source, row by row, and the journals hold the old images of what happened.
 //!
 //! A seed decides what is written. `LAKEBED_MIXED_SEED` replays one, `LAKEBED_MIXED_TRANSACTIONS` makes a run longer.
 

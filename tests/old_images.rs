@@ -141,6 +141,44 @@ async fn leaf_of_today(site: &Site) -> String {
     site.value(of_today).await
 }
 
+/// A process dies between the journal's commit and the table's, and the next one cuts its flushes elsewhere: a version that is in the lake
+/// after one of those is an old image after the next, and what the journal holds already is not said twice.
+#[tokio::test]
+async fn l1_no_old_image_is_lost_or_doubled_when_the_flushes_after_a_crash_are_others() {
+    let site = site(ServerKind::Debian15, 2).await;
+    site.insert_events(3, 1).await;
+    site.run_until_caught_up().await;
+    write_buffer_lines(&site, "max_age = \"1h\"");
+    let run = RunningRun::start_dying_at(&site.pipeline_file(), "journal.after_log_write=1");
+    site.wait_for(ACTIVE).await;
+    let late = "00000000-0000-4000-8000-00000000000a";
+    site.sql(&load::events(1, 1).replace("gen_random_uuid(), 'login_success'", &format!("'{late}', 'login_success'")))
+        .await;
+    let noise = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 60000))";
+    site.sql(&format!(
+        "UPDATE {EVENTS} SET user_agent = {noise}, description = 'first' WHERE id IN (SELECT id FROM {EVENTS} WHERE id <> '{late}' LIMIT 1)"
+    ))
+    .await;
+    site.sql(&format!("UPDATE {EVENTS} SET description = 'second' WHERE id = '{late}'")).await;
+    site.sql(&format!("UPDATE {EVENTS} SET description = 'another' WHERE id <> '{late}'")).await;
+    run.signal("TERM").await;
+    run.ended().await.killed();
+    let journal = site.lake().join(journal_of("security_event"));
+    let old = async || {
+        let mut old: Vec<_> = delta_rows(&journal, &[("description", Value::Text)]).await;
+        old.sort();
+        old.into_iter().flatten().flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(old().await, ["made by a test"; 3], "one flush: what came and went in it never was in the lake");
+    // The row of two megabytes ends a flush.
+    write_buffer_lines(&site, "max_age = \"1h\"\nmax_bytes = \"1MiB\"");
+    site.run_until_caught_up().await;
+    assert_lake_equals_source(&site, EVENTS, "created_at", "day").await;
+    let expected = ["first", "made by a test", "made by a test", "made by a test", "made by a test"];
+    assert_eq!(old().await, expected, "two flushes");
+    site.cluster.stop().await;
+}
+
 /// Rows that partman moves stay what they are, whoever changes them next: the journal names him and not partman.
 #[tokio::test]
 async fn a_row_that_was_moved_is_changed_by_who_changed_it() {
@@ -163,6 +201,14 @@ async fn a_row_that_was_moved_is_changed_by_who_changed_it() {
     let columns = [("lakebed_operation", Value::Text), ("lakebed_xid", Value::Text)];
     assert_eq!(delta_rows(&journal, &columns).await, [[Some("update".to_owned()), Some(xid)]]);
     site.cluster.stop().await;
+}
+
+const ACTIVE: &str = "SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'";
+
+fn write_buffer_lines(site: &Site, lines: &str) {
+    let text = site.pipeline_text().render().replace("max_age = \"300ms\"", lines);
+    assert!(text.contains(lines));
+    std::fs::write(site.pipeline_file(), text).unwrap();
 }
 
 async fn wait_until_acknowledged(site: &Site) {

@@ -3,9 +3,10 @@
 //! `<table>__changes` is a Delta table beside the table, with the same partitions: an entry lies in the old row's, so what happened to a
 //! day is found beside the day. It is made when the first entry is written; a table that only grows has none. Its progress
 //! is its own (L1). It is committed before the table, so that an entry is never missing; what it holds already when the table's
-//! commit has to be made again is left out by whoever asks [`Journal::holds`] first.
+//! commit has to be made again is left out by whoever asks [`Journal::may_hold`] first.
 
 use super::actions;
+use super::active::{ActiveFile, Wanted};
 use super::error::LakeError;
 use super::journal_rows::{JournalEntry, columns_beside, rows_of};
 use super::location::LakeLocation;
@@ -15,11 +16,13 @@ use super::progress::Progress;
 use super::schema::LakeSchema;
 use super::staged::StagedFile;
 use super::table::{FolderRule, LakeTable};
+use super::target::Target;
 use super::writer::{TableWriter, WriterOptions};
-use crate::base::{Lsn, TableName, TableShape};
+use crate::base::{Lsn, Partition, TableName, TableShape};
 use crate::buffer::PartitionBatch;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::record_batch::RecordBatch;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Behind a table's name, and its folder's.
@@ -121,6 +124,8 @@ pub struct Journal {
     writer: TableWriter,
     /// Files that are to be committed, for another attempt.
     finished: Vec<StagedFile>,
+    /// The position of that attempt.
+    landing_at: Option<Lsn>,
     /// Files of dead processes were looked for.
     tidied: bool,
 }
@@ -142,7 +147,7 @@ impl Journal {
     ) -> Result<Journal, LakeError> {
         let table = place.open(&patience).await?;
         let writer = TableWriter::new(&table, options, patience)?;
-        Ok(Self { table, writer, finished: Vec::new(), tidied: false })
+        Ok(Self { table, writer, finished: Vec::new(), landing_at: None, tidied: false })
     }
 
     /// The position that the journal's log recorded last. Between two entries it stays where it is, so it may lie before the table's.
@@ -150,10 +155,23 @@ impl Journal {
         self.table.recorded()
     }
 
-    /// Whether the entries of a transaction are there already, by the LSN of its commit record.
-    pub fn holds(&self, commit_lsn: Lsn) -> bool {
+    /// Whether entries of a transaction may be there already, by the LSN of its commit record. A flush that is made again need not be cut
+    /// where it was, so that some entries can be there and others not.
+    pub fn may_hold(&self, commit_lsn: Lsn) -> bool {
         // A recorded position is the end of a commit record.
         commit_lsn < self.recorded()
+    }
+
+    /// What its files are written to and read from.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        self.writer.target()
+    }
+
+    /// The files that hold the entries of one partition.
+    pub(super) async fn files_of(&self, partition: Partition) -> Result<Vec<ActiveFile>, LakeError> {
+        let wanted = Wanted::Of(BTreeSet::from([partition]));
+        let by = self.table.schema.partition_by;
+        self.table.log.active_files(self.table.version(), by, &wanted).await
     }
 
     /// The journal's URL, for messages.
@@ -196,7 +214,8 @@ impl Journal {
     }
 
     /// Commits what was written since the last commit, up to `at`. Without entries nothing is committed. After an error it can be
-    /// called again.
+    /// called again. A journal that is at `at` or behind it already, because its table's commit has to be made again, takes the next byte
+    /// for its position: each commit has one of its own, by which it is known to have landed.
     ///
     /// # Errors
     /// As [`TableWriter::finish`] and [`LakeTable::land`].
@@ -205,8 +224,11 @@ impl Journal {
         if self.finished.is_empty() {
             return Ok(());
         }
+        let next = Lsn(self.recorded().0.saturating_add(1));
+        let at = *self.landing_at.get_or_insert(at.max(next));
         self.table.land(&self.finished, at, patience).await?;
         self.finished.clear();
+        self.landing_at = None;
         self.writer.committed(&self.table).await;
         self.tidy().await;
         Ok(())

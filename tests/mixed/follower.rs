@@ -108,8 +108,7 @@ impl Follower {
         }
     }
 
-    /// Lake and source are equal, row by row. With `LAKEBED_MIXED_JOURNAL` the journals must also hold what the transactions since the last
-    /// time did, exactly once; ARCHITECTURE.md's known limits say where they do not yet.
+    /// Lake and source are equal, row by row, and the journals hold what the transactions since the last time did, exactly once.
     pub async fn judge(&mut self, site: &Site, state: &State, history: &[Committed]) -> Result<(), String> {
         let lake = &self.lane.folder;
         let tables = (0..TABLES).map(|table| compare_table(site, &self.lane, state, table));
@@ -120,11 +119,8 @@ impl Follower {
         let stretch = Stretch { transactions, after: self.judged_until, until, times: &times };
         let journals = self.journals.iter_mut().enumerate();
         let journals = journals.map(|(table, journal)| journal.judge(lake, table, &stretch));
-        let judged = futures::try_join!(try_join_all(tables), try_join_all(retired));
+        let judged = futures::try_join!(try_join_all(tables), try_join_all(retired), try_join_all(journals));
         judged.map_err(|difference| format!("{}: {difference}", self.lane.slot))?;
-        if std::env::var_os("LAKEBED_MIXED_JOURNAL").is_some() {
-            try_join_all(journals).await.map_err(|difference| format!("{}: {difference}", self.lane.slot))?;
-        }
         (self.judged, self.judged_until) = (history.len(), until);
         Ok(())
     }

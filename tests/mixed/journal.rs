@@ -37,19 +37,7 @@ impl Operation {
 fn expected(table: usize, transactions: &[Committed]) -> (BTreeSet<Entry>, BTreeSet<Entry>) {
     let (mut required, mut permitted) = (BTreeSet::new(), BTreeSet::new());
     let mut born: HashSet<Image> = HashSet::new();
-    let mut moved: BTreeMap<Image, u32> = BTreeMap::new();
     for Committed { xid, changes, born: after } in transactions {
-        if std::env::var("LENIENT_MOVES").is_ok() {
-            for change in changes.iter().filter(|change| change.table == table) {
-                if change.is_move {
-                    moved.insert(change.before, *xid);
-                } else if let Some(mover) = moved.get(&change.before) {
-                    permitted.insert((*mover, "delete", KINDS[table].shown(&change.before)));
-                    permitted.insert((*xid, change.operation.name(), KINDS[table].shown(&change.before)));
-                    born.insert(change.before);
-                }
-            }
-        }
         for change in changes.iter().filter(|change| change.table == table && !change.is_move) {
             let entry = (*xid, change.operation.name(), KINDS[table].shown(&change.before));
             let set = if born.contains(&change.before) { &mut permitted } else { &mut required };

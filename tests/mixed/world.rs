@@ -167,7 +167,6 @@ impl World {
     async fn change_tables(&mut self) -> bool {
         let table = self.generator.dice.index(TABLES);
         match self.generator.dice.below(4) {
-            0 if std::env::var("NO_COLUMNS").is_ok() => false,
             0 => self.change_columns(table).await,
             1 => self.empty_default(table).await,
             _ => self.change_identity(table).await,

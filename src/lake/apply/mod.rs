@@ -20,6 +20,7 @@
 //! - **B2**: a round's changes, one file's encoder and one batch of rows are what is held, whatever a transaction changed.
 
 mod data_file;
+mod held;
 mod keys;
 mod land;
 mod merge;

@@ -1,5 +1,6 @@
 //! The rows that a rewrite takes out of the lake, as they were, on their way to the journal.
 
+use super::held::Held;
 use super::steps::Transaction;
 use crate::base::{Lsn, Partition};
 use crate::buffer::{Operation, PartitionBatch};
@@ -18,15 +19,17 @@ pub(super) struct OldImages {
     options: WriterOptions,
     patience: Patience,
     journal: Option<Box<Journal>>,
+    held: Held,
 }
 
 impl OldImages {
     pub(super) fn of(table: &LakeTable, options: WriterOptions, patience: Patience) -> Self {
-        Self { place: JournalPlace::beside(table), options, patience, journal: None }
+        let held = Held::ahead_of(table.recorded());
+        Self { place: JournalPlace::beside(table), options, patience, journal: None, held }
     }
 
-    /// Rows of one partition that go by one operation of one transaction. What the journal holds already is there since an attempt
-    /// whose table commit did not follow.
+    /// Rows of one partition that go by one operation of one transaction; the partitions come one after the other. What the journal holds
+    /// already is there since an attempt whose table commit did not follow.
     pub(super) async fn keep(
         &mut self,
         partition: Partition,
@@ -38,12 +41,15 @@ impl OldImages {
             Some(journal) => journal,
             none => none.insert(self.place.take_or_open(self.options, &self.patience).await?),
         };
-        if journal.holds(transaction.commit_lsn) {
-            return Ok(());
-        }
         let Transaction { commit_lsn, commit_time_micros, xid, .. } = *transaction;
         let entry = JournalEntry { operation, commit_lsn, commit_time_micros, xid };
-        let rows = journal.rows(old, &vec![entry; old.num_rows()])?;
+        let mut rows = journal.rows(old, &vec![entry; old.num_rows()])?;
+        if journal.may_hold(commit_lsn) {
+            rows = self.held.without(journal, partition, rows).await?;
+        }
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
         journal.write(PartitionBatch { partition, rows, xids: None, eras: None }).await
     }
 

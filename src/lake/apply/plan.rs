@@ -117,12 +117,13 @@ impl Planner {
     /// Writes every file that holds rows that went without them.
     async fn rewrite(
         &mut self,
-        view: View,
+        mut view: View,
         schema: &SchemaRef,
         transactions: &[Transaction],
         mut figures: Figures,
     ) -> Result<(Vec<ActiveFile>, Vec<StagedFile>, Vec<usize>, Figures), LakeError> {
         let (mut removed, mut added, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        view.files.sort_by_key(|file| file.partition);
         for file in view.files {
             if !file.dead.is_empty() {
                 fail_points::reach("apply.before_rewrite");
