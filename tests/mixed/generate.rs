@@ -172,7 +172,7 @@ impl Generator {
         match act {
             Act::SetNothing => {}
             Act::Rewrite => (after.body, after.label) = (self.dice.draw() >> 1, self.label()),
-            Act::RewriteSecond => after.more = self.more(),
+            Act::RewriteSecond if KINDS[table].more.is_some() => after.more = self.more(),
             Act::SetExtra => {
                 after.extras = after.extras.map(|extra| if self.dice.percent(50) { Some(self.label()) } else { extra })
             }

@@ -29,7 +29,7 @@ pub struct Kind {
     pub table: &'static str,
     label: &'static str,
     body: &'static str,
-    more: Option<&'static str>,
+    pub more: Option<&'static str>,
     code: Option<&'static str>,
     pub at: &'static str,
     pub by: &'static str,
