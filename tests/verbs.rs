@@ -151,6 +151,33 @@ async fn status_and_query_work_with_and_without_the_server() {
     what_is_no_question_is_refused(&site).await;
 }
 
+/// TRUNCATE of a single partition is not in the stream; the tables themselves tell. What is deleted through the root is gone from both.
+#[tokio::test]
+async fn d3_a_partition_that_was_emptied_alone_is_noticed_by_status() {
+    let site = Site::small().await;
+    site.init().await;
+    site.insert_events(9, 3).await;
+    follow(&site).await;
+    let days = days_at_the_source(&site).await;
+    let (emptied, deleted) = (&days[0].0, &days[1].0);
+    site.sql(&format!("DELETE FROM public.security_event WHERE created_at::date = '{deleted}'")).await;
+    follow(&site).await;
+    let report = parsed(&site.lakebed(&["status", "--json"]).await.succeeded());
+    assert_eq!((&report["tables"][0]["emptied"], &report["tables"][1]["journal"]), (&json!([]), &Value::Null));
+    assert_eq!(report["tables"][0]["journal"]["rows"], json!(days[1].1));
+
+    let of_the_day = format!("FROM public.security_event WHERE created_at::date = '{emptied}' LIMIT 1");
+    let leaf = site.value(&format!("SELECT tableoid::regclass {of_the_day}")).await;
+    site.sql(&format!("TRUNCATE {leaf}")).await;
+    follow(&site).await;
+    let status = site.lakebed(&["status", "--json"]).await;
+    assert_eq!(parsed(&status.succeeded())["tables"][0]["emptied"], json!([emptied]));
+    let text = site.lakebed(&["status"]).await.succeeded().stdout;
+    assert!(text.contains(&format!("{emptied} holds rows here, and its partition in PostgreSQL none")), "{text}");
+    assert!(text.contains(&format!("security_event__changes: {} old images in ", days[1].1)), "{text}");
+    site.cluster.stop().await;
+}
+
 async fn days_at_the_source(site: &Site) -> Vec<(String, u64)> {
     let sql = "SELECT created_at::date, count(*) FROM public.security_event GROUP BY 1 ORDER BY 1";
     let rows = site.cluster.query(DATABASE, sql).await.unwrap();

@@ -27,6 +27,9 @@
 //!              "parked_since_lsn": "0/1A2B3C4" | null,  it stands still since; null: it does not, or unknown without the server
 //!              "error": text | null,              why the lake table cannot be read
 //!              "rows": n | null, "files": n, "bytes": n,
+//!              "journal": {"path": text,          the table of old images
+//!                          "rows": n | null, "files": n, "bytes": n} | null,   null: none, or it cannot be read
+//!              "emptied": ["2026-01-02"] | null,  hold rows here, and their partition of the source none; null: unknown
 //!              "days": [{"day": "2026-01-02",     or a month, "2026-01"
 //!                        "rows": n | null,        null: some file's statistics do not say
 //!                        "files": n, "bytes": n}]}],   oldest first
@@ -38,19 +41,20 @@
 //!                "recorded_by": text}] | null}    by position; null: they cannot be read
 //! ```
 
+mod emptied;
 mod report;
+mod source_side;
 
-use self::report::{Report, ServerReport, SlotReport, TableReport};
+use self::emptied::emptied;
+use self::report::{JournalReport, Report, ServerReport, SlotReport, TableReport};
+use self::source_side::{SourceSide, SourceTable};
 use super::{Exit, lineage};
-use crate::base::TableShape;
 use crate::config::{Pipeline, TableSection};
-use crate::connect::{self, Settings};
-use crate::lake::{LakeLocation, LakeTable, Progress, findings, table_days};
-use crate::pipeline::{TableMark, table_rules};
-use crate::source::{self, ServerFacts, SlotFacts};
+use crate::connect::Settings;
+use crate::lake::{DaySummary, LakeLocation, LakeTable, Progress, findings, journal_path, table_days};
+use crate::pipeline::TableMark;
 use anyhow::Context;
 use std::io::Write;
-use tokio_postgres::Client;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -64,12 +68,12 @@ pub(super) struct StatusArgs {
 pub(super) async fn run(args: &StatusArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let settings = Settings::from_url(&pipeline.source.url)?;
     let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
-    let source = source_side(pipeline, &settings).await;
+    let source = SourceSide::look(pipeline, &settings).await;
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for (index, section) in pipeline.tables.iter().enumerate() {
-        let shape = source.as_ref().ok().and_then(|source| source.shapes.get(index)?.as_ref());
+        let table = source.as_ref().ok().and_then(|source| source.table(index));
         let system = source.as_ref().ok().map(|source| source.server.system_identifier.as_str());
-        tables.push(table_report(pipeline, section, &location, shape.zip(system)).await);
+        tables.push(table_report(pipeline, section, &location, table.zip(system)).await);
     }
     let marks: Vec<TableMark> = tables.iter().filter_map(|(_, mark)| mark.clone()).collect();
     let tables = tables.into_iter().map(|(report, _)| report).collect();
@@ -101,47 +105,19 @@ async fn refused(
     lineage::refusal(settings, location, slot, tables).await.unwrap_or_else(|error| Some(format!("{error:#}")))
 }
 
-/// What the server tells.
-struct SourceSide {
-    server: ServerFacts,
-    slot: Option<SlotFacts>,
-    /// In the order of `[[table]]`; `None` where the table cannot be followed, which `check` explains.
-    shapes: Vec<Option<TableShape>>,
-}
-
-async fn source_side(pipeline: &Pipeline, settings: &Settings) -> anyhow::Result<SourceSide> {
-    let connection = connect::control(settings).await?;
-    let client = connection.client();
-    source::prepare_session(client).await?;
-    let server = source::server(client).await?;
-    let slot = source::slot(client, &pipeline.source.slot).await?;
-    Ok(SourceSide { server, slot, shapes: shapes(client, pipeline).await? })
-}
-
-async fn shapes(client: &Client, pipeline: &Pipeline) -> anyhow::Result<Vec<Option<TableShape>>> {
-    let publication = source::publication(client, &pipeline.source.publication).await?;
-    let generated_published = publication.is_some_and(|publication| publication.generated_stored);
-    let mut shapes = Vec::with_capacity(pipeline.tables.len());
-    for section in &pipeline.tables {
-        let facts = source::table(client, &table_rules(section), generated_published).await;
-        shapes.push(facts.ok().map(|facts| facts.shape));
-    }
-    Ok(shapes)
-}
-
 /// The recorded position needs shape and system identifier, hence the server; the days need the lake alone.
 async fn table_report(
     pipeline: &Pipeline,
     section: &TableSection,
     location: &LakeLocation,
-    source: Option<(&TableShape, &str)>,
+    source: Option<(&SourceTable, &str)>,
 ) -> (TableReport, Option<TableMark>) {
     let path = section.lake_path();
     let days = table_days(location, path).await;
     let mut error = days.as_ref().err().map(ToString::to_string);
     let mut mark = None;
     let mut parked = None;
-    if let Some((shape, system_identifier)) = source {
+    if let Some((SourceTable { shape, .. }, system_identifier)) = source {
         let progress = Progress {
             system_identifier: system_identifier.to_owned(),
             pipeline: pipeline.source.slot.clone(),
@@ -159,6 +135,10 @@ async fn table_report(
     }
     let recorded = mark.as_ref().map(|mark| mark.recorded);
     let name = section.name.to_string();
-    let report = TableReport::new(name, path.to_owned(), (recorded, parked), error, days.unwrap_or_default());
-    (report, mark)
+    let days: Vec<DaySummary> = days.unwrap_or_default();
+    let emptied = source.and_then(|(table, _)| Some(emptied(&days, table.empty.as_ref().ok()?)));
+    let journal = journal_path(path);
+    let old_images = table_days(location, &journal).await.ok().map(|days| JournalReport::new(journal, &days));
+    let report = TableReport::new(name, path.to_owned(), (recorded, parked), error, days);
+    (report.with(old_images, emptied), mark)
 }

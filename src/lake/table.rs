@@ -12,6 +12,7 @@ use super::rules::{Fit, Rules, Standing};
 use super::schema::LakeSchema;
 use crate::base::{Lsn, TableName, TableShape};
 use chrono::Utc;
+use deltalake::arrow::datatypes::Fields;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
 use std::sync::{Arc, PoisonError};
@@ -145,6 +146,11 @@ impl LakeTable {
         let place = Place::unchecked(location, path, &progress)?;
         let Some(state) = place.log.read().await? else { return Ok(false) };
         Ok(state.transactions.iter().any(|(app_id, since)| *since > 0 && progress.is_parked_app_id(app_id)))
+    }
+
+    /// Its columns, in the order and with the types of its files.
+    pub fn columns(&self) -> &Fields {
+        self.schema.arrow.fields()
     }
 
     /// The position that the log recorded last: every transaction at or below it is in the table (L1).

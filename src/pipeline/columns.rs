@@ -7,23 +7,30 @@ use crate::base::{Lsn, TableShape};
 use crate::buffer::{ChangeBatch, change_batch};
 use crate::lake::{Finding, FindingKind, LakeError, LakeLocation, SourceRelation, record_finding};
 use deltalake::arrow::array::{Array, AsArray, BinaryArray};
+use deltalake::arrow::datatypes::{FieldRef, Schema};
 use deltalake::arrow::record_batch::RecordBatch;
 use std::collections::BTreeSet;
 
+/// How our own columns of a batch of changes are named.
+const OWN_COLUMNS: &str = "lakebed_";
 /// Columns of a batch of patches before the table's.
 const PATCH_COLUMNS: usize = 3;
 
 impl Landing {
-    /// The lake has the columns of `shape` from here on; returns those that it did not have. What a transaction in progress asks for
-    /// in vain is told when it commits.
-    pub(super) async fn evolve(&mut self, xid: Option<u32>, shape: &TableShape) -> Result<Vec<String>, PipelineError> {
+    /// The lake has the columns of `shape` from here on; returns those that it did not have. What a transaction in progress, by its xid
+    /// and the subtransaction's, asks for in vain is told when it commits.
+    pub(super) async fn evolve(
+        &mut self,
+        by: Option<[u32; 2]>,
+        shape: &TableShape,
+    ) -> Result<Vec<String>, PipelineError> {
         if self.takes_no_rows() {
             return Ok(Vec::new());
         }
         let patience = self.patience.clone();
-        let evolved = match (self.table.evolve(shape, &patience).await, xid) {
-            (Err(error @ LakeError::SchemaDiffers { .. }), Some(xid)) => {
-                self.unfit.insert(xid, error);
+        let evolved = match (self.table.evolve(shape, &patience).await, by) {
+            (Err(error @ LakeError::SchemaDiffers { .. }), Some([xid, subxid])) => {
+                self.unfit.entry(xid).or_default().push((subxid, error));
                 return Ok(Vec::new());
             }
             (evolved, _) => evolved,
@@ -31,6 +38,18 @@ impl Landing {
         let Some(added) = self.or_at_the_commit(evolved)? else { return Ok(Vec::new()) };
         self.retarget().await?;
         Ok(added)
+    }
+
+    /// Whether rows or changes of a transaction in progress came with columns that it asked for in vain. The change of columns and
+    /// everything that came with them are rolled back together, or the transaction is refused.
+    pub(super) fn is_unfit(&self, xid: Option<u32>, columns: &Schema) -> bool {
+        let known = self.table.columns();
+        let fits = |field: &FieldRef| {
+            let of_the_lake = known.iter().find(|known| known.name() == field.name());
+            of_the_lake.is_some_and(|known| known.data_type() == field.data_type())
+        };
+        let mut own = columns.fields().iter().filter(|field| !field.name().starts_with(OWN_COLUMNS));
+        xid.is_some_and(|xid| self.unfit.contains_key(&xid)) && !own.all(fits)
     }
 
     async fn retarget(&mut self) -> Result<(), PipelineError> {

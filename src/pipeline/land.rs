@@ -47,8 +47,8 @@ pub(super) enum LandCommand {
     Evolve {
         /// Index of the table.
         table: usize,
-        /// The transaction in progress that says so.
-        xid: Option<u32>,
+        /// The transaction in progress that says so, and which of its subtransactions, or itself.
+        by: Option<[u32; 2]>,
         /// The columns.
         shape: Arc<TableShape>,
         /// The lake's names of added columns that have a default in rows which were there before.
@@ -165,10 +165,10 @@ impl Land {
                         landing.join(by, &aborted, excluded).await?;
                     }
                 }
-                LandCommand::Evolve { table, xid, shape, defaults, at } => {
+                LandCommand::Evolve { table, by, shape, defaults, at } => {
                     let (location, slot) = (self.location.clone(), self.slot.clone());
                     let landing = self.landing(table)?;
-                    let added = landing.evolve(xid, &shape).await?;
+                    let added = landing.evolve(by, &shape).await?;
                     let defaults: Vec<String> = defaults.into_iter().filter(|name| added.contains(name)).collect();
                     landing.note_defaults(&defaults, at, &location, &slot).await?;
                 }

@@ -22,8 +22,9 @@ pub(super) struct Landing {
     pub(super) whole: Inflow,
     /// Those of each transaction in progress.
     pub(super) in_progress: HashMap<u32, Inflow>,
-    /// Transactions in progress whose columns the lake cannot have; nothing is taken of them, and it is told if they commit.
-    pub(super) unfit: HashMap<u32, LakeError>,
+    /// Transactions in progress that asked for columns which the lake cannot have: the subtransactions that did, and why it cannot. Nothing
+    /// with such columns is taken of them, and it is told if those commit.
+    pub(super) unfit: HashMap<u32, Vec<(u32, LakeError)>>,
     /// Files of transactions without changes that committed since the last commit here.
     joined: Vec<StagedFile>,
     /// A transaction with changes that committed: the next commit takes nothing else.
@@ -130,20 +131,21 @@ impl Landing {
 
     /// Takes rows for the next commit, or of a transaction in progress.
     pub(super) async fn write(&mut self, xid: Option<u32>, batch: PartitionBatch) -> Result<(), PipelineError> {
-        self.make_room_for_null(&batch.rows).await?;
-        if self.takes_nothing_of(xid) {
+        if self.takes_no_rows() || self.is_unfit(xid, &batch.rows.schema()) {
             return Ok(());
         }
+        self.make_room_for_null(&batch.rows).await?;
         let written = self.inflow(xid).writer.write(batch).await;
         self.or_at_the_commit(written).map(|_| ())
     }
 
     /// Takes changes for the next commit, or of a transaction in progress.
     pub(super) async fn write_changes(&mut self, xid: Option<u32>, batch: ChangeBatch) -> Result<(), PipelineError> {
-        self.make_room_for_null_in(&batch).await?;
-        if self.takes_nothing_of(xid) {
+        let parts = [&batch.keys, &batch.patches];
+        if self.takes_no_rows() || parts.into_iter().any(|part| self.is_unfit(xid, &part.schema())) {
             return Ok(());
         }
+        self.make_room_for_null_in(&batch).await?;
         let written = self.inflow(xid).changes.push(batch).await;
         self.or_at_the_commit(written).map(|_| ())
     }
@@ -165,7 +167,8 @@ impl Landing {
         aborted: &XidSet,
         excluded: bool,
     ) -> Result<(), PipelineError> {
-        if let Some(error) = self.unfit.remove(&by.xid)
+        let unfit = self.unfit.remove(&by.xid).unwrap_or_default();
+        if let Some((_, error)) = unfit.into_iter().find(|(subxid, _)| !aborted.contains(*subxid))
             && !excluded
             && !self.takes_no_rows()
         {
@@ -194,10 +197,6 @@ impl Landing {
 
     pub(super) fn takes_no_rows(&self) -> bool {
         self.is_parked() || self.failure.is_some()
-    }
-
-    fn takes_nothing_of(&self, xid: Option<u32>) -> bool {
-        self.takes_no_rows() || xid.is_some_and(|xid| self.unfit.contains_key(&xid))
     }
 
     /// What a table that may be parked could not write is told at the commit, where the others land; `None` then.

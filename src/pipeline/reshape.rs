@@ -63,7 +63,7 @@ impl Follow {
             let reshaped = following.buffer.reshape(Arc::clone(&shape));
             reshaped.map_err(|error| PipelineError::Row { at, error })?;
         }
-        self.command(LandCommand::Evolve { table, xid: None, shape, defaults, at }).await
+        self.command(LandCommand::Evolve { table, by: None, shape, defaults, at }).await
     }
 
     /// A relation as a transaction in progress sees it; it is nobody else's before the commit (B2). The lake has the new columns from
@@ -102,10 +102,9 @@ impl Follow {
         };
         streamed.reshape(table, &shape).map_err(|error| PipelineError::Row { at, error })?;
         streamed.describe(xid, relation, Some(table), order, Some(&shape));
-        let top = Some(streamed.xid());
+        let by = Some([streamed.xid(), xid]);
         self.look_at_origin_in_block(table, xid, oid);
-        let xid = top;
-        self.command(LandCommand::Evolve { table, xid, shape, defaults, at }).await
+        self.command(LandCommand::Evolve { table, by, shape, defaults, at }).await
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::base::{ColumnType, PartitionBy};
 use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
+use std::ops::Range;
 
 /// `pg_class.relpartbound` of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,18 @@ impl LeafBound {
     }
 }
 
+impl LeafBound {
+    /// The days of a range, in `zone` for a `timestamptz` column; none where a side is open, cannot be read, or lies inside a day.
+    pub fn days(&self, column_type: ColumnType, zone: Tz) -> Option<Range<NaiveDate>> {
+        let Self::Range { from: Some(from), to: Some(to) } = self else { return None };
+        let first = |text: &str| match days_around(text, column_type, zone)? {
+            (before, first) if before == Some(first) => None,
+            (_, first) => Some(first),
+        };
+        Some(first(from)?..first(to)?)
+    }
+}
+
 /// One side: a quoted text, or the unbounded keyword; anything else has several columns.
 fn edge(text: &str, unbounded: &str) -> Option<Option<String>> {
     if text == unbounded {
@@ -74,17 +87,21 @@ fn edge(text: &str, unbounded: &str) -> Option<Option<String>> {
 }
 
 fn edge_alignment(text: &str, column_type: ColumnType, by: PartitionBy, zone: Tz) -> BoundAlignment {
-    let days = match column_type {
-        ColumnType::Date => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|date| (date.pred_opt(), date)),
-        ColumnType::Timestamp => NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok().map(around_local),
-        ColumnType::TimestampTz => utc(text).map(|instant| around_instant(instant, zone)),
-        _ => None,
-    };
-    match days {
+    match days_around(text, column_type, zone) {
         None => BoundAlignment::Unreadable,
         Some((before, first)) if before == Some(first) => BoundAlignment::InsideADay,
         Some((_, first)) if by == PartitionBy::Month && first.day() != 1 => BoundAlignment::DayOnly,
         Some(_) => BoundAlignment::Aligned,
+    }
+}
+
+/// The day just before a bound, and its own.
+fn days_around(text: &str, column_type: ColumnType, zone: Tz) -> Option<(Option<NaiveDate>, NaiveDate)> {
+    match column_type {
+        ColumnType::Date => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|date| (date.pred_opt(), date)),
+        ColumnType::Timestamp => NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok().map(around_local),
+        ColumnType::TimestampTz => utc(text).map(|instant| around_instant(instant, zone)),
+        _ => None,
     }
 }
 
@@ -132,6 +149,18 @@ mod tests {
         assert_eq!(check("2026-01-01 00:00:00", "2026-01-02 00:00:00"), Aligned);
         assert_eq!(check("2026-01-01 00:00:00", "2026-01-02 00:00:00.000001"), InsideADay);
         assert_eq!(check("2026-01-01 00:00:00 BC", "2026-01-02 00:00:00"), Unreadable);
+    }
+
+    #[test]
+    fn a_range_of_whole_days_says_which() {
+        let days = |from: &str, to: &str| {
+            let text = format!("FOR VALUES FROM ({from}) TO ({to})");
+            LeafBound::parse(&text).days(ColumnType::Timestamp, Tz::UTC).map(|days| (days.start, days.end))
+        };
+        let date = |day| NaiveDate::from_ymd_opt(2026, 1, day).unwrap();
+        assert_eq!(days("'2026-01-01 00:00:00'", "'2026-01-03 00:00:00'"), Some((date(1), date(3))));
+        assert_eq!(days("'2026-01-01 00:00:00'", "'2026-01-03 00:00:01'"), None);
+        assert_eq!(days("MINVALUE", "'2026-01-03 00:00:00'"), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub use publication::{Problem, PublicationFacts, PublishedTable, publication};
 pub use quote::{qualified, quote_identifier, quote_literal};
 pub use read::prepare_session;
 pub use role::{RoleFacts, refused_in_schema, role, unreadable_tables};
-pub use rows::holds_rows;
+pub use rows::{empty_leaves, holds_rows};
 pub use server::{ServerFacts, server};
 pub use slot::{SlotFacts, SlotHolder, slot};
 pub use table::{Partitioning, ReplicaIdentity, TableFacts, TableRules, table};

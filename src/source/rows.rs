@@ -27,6 +27,30 @@ pub async fn holds_rows(client: &Client, table: &TableName, leaves: &[Leaf]) -> 
     result
 }
 
+/// The leaves that hold no row; foreign ones are not asked.
+///
+/// # Errors
+/// As [`holds_rows`].
+pub async fn empty_leaves<'a>(client: &Client, leaves: &'a [Leaf]) -> Result<Vec<&'a Leaf>, SourceError> {
+    let doing = "looking which partitions hold no row";
+    execute(client, doing, "SET row_security = off").await?;
+    let result = which_are_empty(client, doing, leaves).await;
+    execute(client, doing, "RESET row_security").await?;
+    result
+}
+
+async fn which_are_empty<'a>(client: &Client, doing: &str, leaves: &'a [Leaf]) -> Result<Vec<&'a Leaf>, SourceError> {
+    let mut empty = Vec::new();
+    let leaves: Vec<&Leaf> = leaves.iter().filter(|leaf| !leaf.foreign).collect();
+    for leaves in leaves.chunks(LEAVES_AT_ONCE) {
+        let held = |leaf: &&Leaf| format!("EXISTS (SELECT FROM ONLY {})", qualified(&leaf.table));
+        let sql = format!("SELECT ARRAY[{}] AS held", leaves.iter().map(held).collect::<Vec<_>>().join(", "));
+        let held: Vec<bool> = field(&read_one(client, doing, &sql, &[]).await?, "held")?;
+        empty.extend(leaves.iter().zip(held).filter(|(_, held)| !held).map(|(leaf, _)| *leaf));
+    }
+    Ok(empty)
+}
+
 async fn any_holds(client: &Client, doing: &str, names: &[String]) -> Result<bool, SourceError> {
     for names in names.chunks(LEAVES_AT_ONCE) {
         let parts: Vec<String> = names.iter().map(|name| format!("EXISTS (SELECT FROM ONLY {name})")).collect();

@@ -139,6 +139,13 @@ fn identities(findings: &mut Findings, facts: &TableFacts, leaves: &[Leaf]) {
             format!("{without} has REPLICA IDENTITY NOTHING: once published, its updates and deletes are refused");
         findings.error(AREA, what, format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", qualified(without)));
     }
+    if facts.shape.identity_is_ambiguous {
+        let what = format!(
+            "{table}: its partitions name their rows by different indexes (REPLICA IDENTITY), so a change that does not bring the key is refused"
+        );
+        let remedy = "ALTER TABLE … REPLICA IDENTITY DEFAULT for every partition, or USING INDEX of the same columns";
+        findings.warning(AREA, what, remedy);
+    }
     if let Some(leaf) = leaves.iter().find(|leaf| leaf.foreign) {
         let what = format!("{} is a foreign table, which cannot be published", leaf.table);
         let remedy = format!("ALTER TABLE {} DETACH PARTITION {}", qualified(table), qualified(&leaf.table));

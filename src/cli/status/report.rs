@@ -1,5 +1,6 @@
 //! What `status` prints, as lines for people and as the documented JSON.
 
+use super::emptied::name;
 use crate::base::Lsn;
 use crate::lake::{DaySummary, Finding};
 use crate::source::{ServerFacts, SlotFacts};
@@ -81,7 +82,33 @@ pub(super) struct TableReport {
     rows: Option<u64>,
     files: u64,
     bytes: u64,
+    journal: Option<JournalReport>,
+    emptied: Option<Vec<String>>,
     days: Vec<DayReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct JournalReport {
+    path: String,
+    rows: Option<u64>,
+    files: u64,
+    bytes: u64,
+}
+
+impl JournalReport {
+    pub(super) fn new(path: String, days: &[DaySummary]) -> Self {
+        Self {
+            path,
+            rows: days.iter().map(|day| day.rows).sum(),
+            files: days.iter().map(|day| day.files).sum(),
+            bytes: days.iter().map(|day| day.bytes).sum(),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let rows = self.rows.map_or("an unknown number of".to_owned(), |rows| rows.to_string());
+        format!("          {}: {rows} old images in {} files, {}\n", self.path, self.files, ByteSize(self.bytes))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -174,7 +201,7 @@ impl TableReport {
         days: Vec<DaySummary>,
     ) -> Self {
         let day = |summary: DaySummary| DayReport {
-            day: summary.partition.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-"),
+            day: name(&summary),
             rows: summary.rows,
             files: summary.files,
             bytes: summary.bytes,
@@ -189,8 +216,15 @@ impl TableReport {
             error,
             files: days.iter().map(|day| day.files).sum(),
             bytes: days.iter().map(|day| day.bytes).sum(),
+            journal: None,
+            emptied: None,
             days,
         }
+    }
+
+    /// The same with what is beside the table, and the days that hold rows in the lake alone.
+    pub(super) fn with(self, journal: Option<JournalReport>, emptied: Option<Vec<String>>) -> Self {
+        Self { journal, emptied, ..self }
     }
 
     fn to_text(&self) -> String {
@@ -207,6 +241,12 @@ impl TableReport {
             text.push_str(&day_line(&day.day, day.rows, day.files, day.bytes));
         }
         text.push_str(&day_line("all", self.rows, self.files, self.bytes));
+        text.extend(self.journal.as_ref().map(JournalReport::to_text));
+        for day in self.emptied.iter().flatten() {
+            text.push_str(&format!(
+                "          {day} holds rows here, and its partition in PostgreSQL none: it was emptied alone, which the stream does not tell, or its deletes are on their way\n"
+            ));
+        }
         text
     }
 }
@@ -287,7 +327,9 @@ mod tests {
             recorded_at: chrono::DateTime::UNIX_EPOCH,
             recorded_by: "ann".into(),
         };
-        let tables = vec![table(vec![day("01", Some(3)), day("02", Some(4))])];
+        let days = vec![day("01", Some(3)), day("02", Some(4))];
+        let journal = JournalReport::new("a__changes".into(), &days[..1]);
+        let tables = vec![table(days).with(Some(journal), Some(vec!["2026-01-02".into()]))];
         let server = ServerReport::unreachable("cannot reach it".into());
         let report = Report::new(server, SlotReport::unknown("lakebed"), tables, Some(vec![finding]));
         assert!(!report.is_whole());
@@ -298,7 +340,9 @@ mod tests {
                      "confirmed_lsn": null, "lag_bytes": null, "retained_bytes": null, "safe_wal_bytes": null, "limit_bytes": null,
                      "safe_percent": null, "headroom": null, "failover": null, "refused": null},
             "tables": [{"table": "public.a", "path": "a", "recorded_lsn": "16/1", "parked_since_lsn": "0/3", "error": null,
-                        "rows": 7, "files": 4, "bytes": 4096, "days": [
+                        "rows": 7, "files": 4, "bytes": 4096,
+                        "journal": {"path": "a__changes", "rows": 3, "files": 2, "bytes": 2048},
+                        "emptied": ["2026-01-02"], "days": [
                 {"day": "2026-01-01", "rows": 3, "files": 2, "bytes": 2048},
                 {"day": "2026-01-02", "rows": 4, "files": 2, "bytes": 2048}]}],
             "findings": [{"kind": "skipped", "table": null, "lsn": "0/5", "reason": "it broke",
@@ -309,6 +353,8 @@ mod tests {
             text.contains("2026-01-02              4        2") && text.contains("slot      lakebed: unknown"),
             "{text}"
         );
+        assert!(text.contains("          a__changes: 3 old images in 2 files, 2.0 KiB\n"), "{text}");
+        assert!(text.contains("          2026-01-02 holds rows here, and its partition in PostgreSQL none"), "{text}");
         assert!(text.contains(", recorded 16/1, parked since 0/3\n"), "{text}");
         assert!(text.ends_with("finding   skipped at 0/5: it broke (ann, 1970-01-01T00:00:00Z)\n"), "{text}");
     }

@@ -1,0 +1,66 @@
+//! What the server tells `status`.
+
+use crate::base::TableShape;
+use crate::config::Pipeline;
+use crate::connect::{self, Settings};
+use crate::pipeline::table_rules;
+use crate::source::{self, ServerFacts, SlotFacts, TableFacts};
+use chrono::NaiveDate;
+use std::ops::Range;
+use tokio_postgres::Client;
+
+/// The server, the slot and the tables.
+pub(super) struct SourceSide {
+    pub(super) server: ServerFacts,
+    pub(super) slot: Option<SlotFacts>,
+    /// In the order of `[[table]]`; `None` where the table cannot be followed, which `check` explains.
+    pub(super) tables: Vec<Option<SourceTable>>,
+}
+
+/// One table.
+pub(super) struct SourceTable {
+    pub(super) shape: TableShape,
+    /// The days of each partition that holds no row, or why they cannot be looked for.
+    pub(super) empty: Result<Vec<Range<NaiveDate>>, String>,
+}
+
+impl SourceSide {
+    pub(super) async fn look(pipeline: &Pipeline, settings: &Settings) -> anyhow::Result<Self> {
+        let connection = connect::control(settings).await?;
+        let client = connection.client();
+        source::prepare_session(client).await?;
+        let server = source::server(client).await?;
+        let slot = source::slot(client, &pipeline.source.slot).await?;
+        let publication = source::publication(client, &pipeline.source.publication).await?;
+        let generated_published = publication.is_some_and(|publication| publication.generated_stored);
+        let mut tables = Vec::with_capacity(pipeline.tables.len());
+        for section in &pipeline.tables {
+            let facts = source::table(client, &table_rules(section), generated_published).await;
+            tables.push(match facts {
+                Ok(facts) => Some(SourceTable::of(client, facts).await),
+                Err(_) => None,
+            });
+        }
+        Ok(Self { server, slot, tables })
+    }
+
+    /// Of the table at this place in the pipeline file.
+    pub(super) fn table(&self, index: usize) -> Option<&SourceTable> {
+        self.tables.get(index)?.as_ref()
+    }
+}
+
+impl SourceTable {
+    async fn of(client: &Client, facts: TableFacts) -> Self {
+        let empty = empty_days(client, &facts).await.map_err(|error| error.to_string());
+        Self { shape: facts.shape, empty }
+    }
+}
+
+async fn empty_days(client: &Client, facts: &TableFacts) -> Result<Vec<Range<NaiveDate>>, source::SourceError> {
+    let shape = &facts.shape;
+    let Some(column) = shape.columns.get(shape.partition_column) else { return Ok(Vec::new()) };
+    let leaves = source::leaves(client, facts.oid).await?;
+    let empty = source::empty_leaves(client, &leaves).await?;
+    Ok(empty.into_iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone)).collect())
+}
