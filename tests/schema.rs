@@ -5,11 +5,19 @@ use lakebed::demo::{ClusterOptions, ServerKind};
 
 const ACTIVE: &str = "SELECT active::text = 'true' FROM pg_replication_slots WHERE slot_name = 'lakebed'";
 
+fn servers() -> [ServerKind; 2] {
+    [ServerKind::Debian15, ServerKind::postgres_18().unwrap()]
+}
+
 /// A server whose table `public.t` has a few rows of three days, in the lake already; `more` stands behind its [[table]]. Whatever
 /// can be streamed is.
 async fn site(columns: &str, more: &str) -> Site {
+    site_on(ServerKind::Debian15, columns, more).await
+}
+
+async fn site_on(server: ServerKind, columns: &str, more: &str) -> Site {
     let extra_settings = vec![("logical_decoding_work_mem".to_owned(), "64kB".to_owned())];
-    let options = ClusterOptions { server: ServerKind::Debian15, extra_settings, ..ClusterOptions::default() };
+    let options = ClusterOptions { server, extra_settings, ..ClusterOptions::default() };
     let site = Site::with_options(options).await;
     site.cluster.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await.unwrap();
     site.sql(&format!("CREATE TABLE public.t (id int, at timestamp NOT NULL, {columns}, PRIMARY KEY (id, at))")).await;
@@ -98,9 +106,42 @@ async fn every_change(site: &Site, live: bool) {
 
 #[tokio::test]
 async fn d3_columns_that_change_under_a_running_pipeline_arrive_as_they_are() {
-    let site = site("note varchar(20), number int NOT NULL", "").await;
-    every_change(&site, true).await;
-    site.cluster.stop().await;
+    for server in servers() {
+        let site = site_on(server, "note varchar(20), number int NOT NULL", "").await;
+        every_change(&site, true).await;
+        site.cluster.stop().await;
+    }
+}
+
+/// A server of version 18 sends what it has generated if the publication says so; elsewhere the column is nothing to the lake.
+#[tokio::test]
+async fn d3_a_generated_column_is_followed_where_it_is_published() {
+    for (server, published) in servers().into_iter().zip([false, true]) {
+        let site = site_on(server, "note text, number int NOT NULL", "").await;
+        if published {
+            site.sql("ALTER PUBLICATION lakebed SET (publish_generated_columns = stored)").await;
+        }
+        let run = site.start_run().allowing(&["rows of the lake lack a default"]);
+        site.wait_for(ACTIVE).await;
+        insert(&site, (1, 9), "'n' || n, n").await;
+        site.sql("ALTER TABLE public.t ADD COLUMN doubled int GENERATED ALWAYS AS (number * 2) STORED").await;
+        insert(&site, (10, 19), "'n' || n, n").await;
+        site.sql(
+            "UPDATE public.t SET number = number + 1 WHERE id IN (3, 13); DELETE FROM public.t WHERE id IN (4, 14)",
+        )
+        .await;
+        wait_until_acknowledged(&site).await;
+        stop(run).await;
+        if !published {
+            site.sql("ALTER TABLE public.t DROP COLUMN doubled").await;
+        }
+        assert_eq!(equal(&site, if published { &["doubled"] } else { &[] }).await, 17);
+        if published {
+            let sum = "SELECT sum(doubled) FROM public.t WHERE id >= 10 OR id = 3";
+            assert_eq!(lake(&site, "sum(doubled)").await, [site.value(sum).await], "those that came or changed since");
+        }
+        site.cluster.stop().await;
+    }
 }
 
 #[tokio::test]
