@@ -14,6 +14,7 @@ use deltalake::arrow::datatypes::{Schema, SchemaRef};
 use deltalake::arrow::error::ArrowError;
 use deltalake::parquet::arrow::arrow_reader::RowSelection;
 use std::collections::BTreeMap;
+use std::collections::btree_map::IntoIter;
 use std::sync::Arc;
 
 /// Columns of a batch of patches before the table's.
@@ -45,15 +46,18 @@ pub(super) async fn write_merged(
     Ok(())
 }
 
+/// A row of a file, and the version that goes back to it.
+type Wanted = (u32, usize);
+
 /// Versions that patches made, put together.
 pub(super) struct MergedRows<'a> {
     view: &'a View,
     walked: &'a Walked,
     schema: &'a SchemaRef,
     sent: Option<Sent<'a>>,
-    /// By the file of the rows that they go back to: the row there, and the version.
-    files: std::collections::btree_map::IntoIter<usize, Vec<(u32, usize)>>,
-    open: Option<(&'a DataFile, SelectedRows, Vec<(u32, usize)>)>,
+    /// By the file of the rows that they go back to.
+    files: IntoIter<usize, Vec<Wanted>>,
+    open: Option<(&'a DataFile, SelectedRows, Vec<Wanted>)>,
 }
 
 impl<'a> MergedRows<'a> {
@@ -65,7 +69,7 @@ impl<'a> MergedRows<'a> {
         versions: impl Iterator<Item = usize>,
         schema: &'a SchemaRef,
     ) -> Result<Self, LakeError> {
-        let mut files: BTreeMap<usize, Vec<(u32, usize)>> = BTreeMap::new();
+        let mut files: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
         for version in versions {
             let FileRow { file, row } = first_image(&walked.merged, version);
             files.entry(file).or_default().push((row, version));
