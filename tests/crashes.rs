@@ -147,12 +147,13 @@ async fn die_at(site: &Site, lane: &Lane, point: &str, way: Way, writer: &Connec
         writer.execute(&statements).await.unwrap();
         run.signal("TERM").await;
     } else {
-        let deadline = Instant::now() + REACHED_WITHIN;
+        let (deadline, mut pause) = (Instant::now() + REACHED_WITHIN, Duration::from_millis(50));
         while !run.has_ended() {
             assert!(Instant::now() < deadline, "{point} is never reached:\n{}", run.log());
             writer.execute(&statements).await.unwrap();
-            // Not longer than a flush: commits follow one another.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // At first not longer than a flush: commits follow one another. Whoever is slow is not drowned.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_secs(1));
         }
     }
     run.ended().await.killed();
