@@ -26,26 +26,12 @@ async fn assert_equal(site: &Site) -> [u64; 2] {
     [rows(EVENTS).await, rows(HOOKS).await]
 }
 
-/// Hook results of `days` days with payloads of 3 to 6 KB that cannot be compressed, so that they are stored out of line; the last column
-/// numbers the rows of a day.
-pub fn long_hook_results(days: u32, rows_of_a_day: u32) -> String {
-    let noise = "(SELECT string_agg(encode(sha512((random()::text || n || part)::bytea), 'base64'), '')
-                  FROM generate_series(1, 35 + n % 25) AS part)";
-    format!(
-        "INSERT INTO {HOOKS}
-         SELECT gen_random_uuid(), '00000000-0000-4000-8000-000000000001', gen_random_uuid(), 'login_success', 'webhook',
-                jsonb_build_object('p', {noise}), jsonb_build_object('r', {noise}), 'FAILURE',
-                timezone('UTC', date_trunc('day', now())) - day * interval '1 day' + n * interval '1 second', timezone('UTC', now())
-         FROM generate_series(0, {days} - 1) AS day, generate_series(1, {rows_of_a_day}) AS n;\n"
-    )
-}
-
 /// The customer's manual retry: one column of a row of 60 days ago, whose payloads do not come along, and another row for the same event.
 #[tokio::test]
 async fn d3_a_retry_of_a_hook_of_sixty_days_ago_is_exact_and_rewrites_one_file() {
     for server in servers() {
         let site = site(server, 62).await;
-        site.sql(&long_hook_results(62, 12)).await;
+        site.sql(&load::long_hook_results(62, 1..=12)).await;
         site.run_until_caught_up().await;
         assert_eq!(assert_equal(&site).await, [0, 62 * 12]);
         let (table, journal) =
@@ -112,7 +98,7 @@ async fn d3_whatever_names_a_row_its_changes_are_exact() {
                 "ALTER TABLE ONLY {root} REPLICA IDENTITY {root_is}; ALTER TABLE {leaf} REPLICA IDENTITY {leaf_is}"
             ))
             .await;
-            site.sql(&long_hook_results(2, 8)).await;
+            site.sql(&load::long_hook_results(2, 1..=8)).await;
             wait_until_acknowledged(&site).await;
             let row = |n: u32| format!("WHERE extract(second FROM created_at) = {n}");
             site.sql(&format!("UPDATE {HOOKS} SET status = 'another {root_is} {leaf_is}' {}", row(1))).await;
@@ -234,7 +220,7 @@ async fn a_row_that_changes_again_and_again_is_one_row() {
         .unwrap();
     site.write_pipeline(&site.pipeline_text());
     site.init().await;
-    site.sql(&long_hook_results(1, 2)).await;
+    site.sql(&load::long_hook_results(1, 1..=2)).await;
     site.run_until_caught_up().await;
     let again = "SET status = coalesce(nullif(status, 'FAILURE'), '0')::int + 1";
     let turns = |turns: u32, what: &str| format!("DO $$ BEGIN FOR turn IN 1..{turns} LOOP {what}; END LOOP; END $$;");

@@ -44,6 +44,21 @@ pub fn hook_results(rows: u32, days: u32) -> String {
     )
 }
 
+/// Hook results of today and the days before it, `days` in all, with payloads of 3 to 6 KB that cannot be compressed, so that they are stored
+/// out of line. Those of a day are numbered, a second apart.
+pub fn long_hook_results(days: u32, of_a_day: std::ops::RangeInclusive<u32>) -> String {
+    let noise = "(SELECT string_agg(encode(sha512((random()::text || n || part)::bytea), 'base64'), '')
+                  FROM generate_series(1, 35 + n % 25) AS part)";
+    let (first, last) = (of_a_day.start(), of_a_day.end());
+    format!(
+        "INSERT INTO public.security_event_hook_results
+         SELECT gen_random_uuid(), '00000000-0000-4000-8000-000000000001', gen_random_uuid(), 'login_success', 'webhook',
+                jsonb_build_object('p', {noise}), jsonb_build_object('r', {noise}), 'FAILURE',
+                timezone('UTC', date_trunc('day', now())) - day * interval '1 day' + n * interval '1 second', timezone('UTC', now())
+         FROM generate_series(0, {days} - 1) AS day, generate_series({first}, {last}) AS n;\n"
+    )
+}
+
 /// A kind of transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
