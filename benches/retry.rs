@@ -34,7 +34,7 @@ use options::Options;
 use report::Case;
 use std::time::SystemTime;
 use support::lane::journal_of;
-use support::{DATABASE, RunningRun, Site, compare, load};
+use support::{DATABASE, RunningRun, Site, compare, load, until};
 use table_log::{Entry, TableLog};
 
 const HOOKS: &str = "public.security_event_hook_results";
@@ -147,7 +147,7 @@ impl Bench {
             let (from, to) = options.part(part);
             let rows = Change { before: None, last: load::long_hook_results(options.days, from..=to) };
             let position = self.commit(&rows).await.0;
-            self.table.read_past(position).await;
+            self.table.read_past(position, || assert!(!self.run.has_ended(), "lakebed ended")).await;
         }
         assert!(self.journal.read_on().is_empty(), "a table that only grows has no journal");
     }
@@ -184,11 +184,14 @@ impl Bench {
         let (files, bytes) = (self.table.files.clone(), self.table.bytes());
         let log_before = self.run.log().len();
         let (position, committed_at) = self.commit(change).await;
-        let entries = self.table.read_past(position).await;
+        let entries = self.table.read_past(position, || assert!(!self.run.has_ended(), "lakebed ended")).await;
         let visible_at = entries.last().unwrap().written_at;
         let old_images = self.journal.read_on().iter().map(|entry| entry.rows).sum();
         assert_eq!(old_images, u64::from(updates), "one old image for each update");
         let flushes: Vec<&Entry> = entries.iter().filter(|entry| !entry.removed.is_empty()).collect();
+        // It says so after the commit.
+        let said = || rewrite_seconds(&self.run.log()[log_before..]).len() == flushes.len();
+        until("the rewrites are in the log", said).await;
         let rewritten = || flushes.iter().flat_map(|entry| &entry.removed);
         let case = Case {
             updates,
@@ -198,7 +201,7 @@ impl Bench {
             files_rewritten: rewritten().count(),
             bytes_rewritten: rewritten().filter_map(|path| files.get(path)).sum(),
             visible_seconds: visible_at.duration_since(committed_at).unwrap_or_default().as_secs_f64(),
-            rewrite_seconds: rewrite_seconds(&self.run.log()[log_before..]),
+            rewrite_seconds: rewrite_seconds(&self.run.log()[log_before..]).iter().sum(),
             old_images,
             peak_mib: self.run.peak_mib(),
         };
@@ -226,9 +229,9 @@ impl Bench {
     }
 }
 
-/// What `run` says that its rewrites took; the rest of the time until the change is visible is waiting for the flush.
-fn rewrite_seconds(log: &str) -> f64 {
+/// What `run` says that each of its rewrites took; the rest of the time until a change is visible is waiting for the flush.
+fn rewrite_seconds(log: &str) -> Vec<f64> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let rewrites = lines.filter(|line| line["message"] == "rewrote the files of changed rows");
-    rewrites.filter_map(|line| line["seconds"].as_f64()).sum()
+    rewrites.filter_map(|line| line["seconds"].as_f64()).collect()
 }

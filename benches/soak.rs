@@ -22,6 +22,8 @@
     clippy::disallowed_methods
 )]
 
+#[path = "soak/changes.rs"]
+mod changes;
 #[path = "soak/chaos.rs"]
 mod chaos;
 #[path = "soak/keeper.rs"]

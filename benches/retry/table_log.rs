@@ -76,10 +76,12 @@ impl TableLog {
         entries
     }
 
-    /// Entries up to the one that holds what was committed behind this WAL position.
-    pub(crate) async fn read_past(&mut self, position: u64) -> Vec<Entry> {
+    /// Entries up to the one that holds what was committed behind this WAL position. `look` is called again and again meanwhile, and
+    /// panics where waiting is in vain.
+    pub(crate) async fn read_past(&mut self, position: u64, mut look: impl FnMut()) -> Vec<Entry> {
         let mut entries = Vec::new();
         loop {
+            look();
             match self.next_entry() {
                 Some(entry) => {
                     let is_past = entry.reaches.is_some_and(|reached| reached > position);

@@ -11,6 +11,8 @@ pub(crate) struct Figures {
     pub(crate) elapsed: Duration,
     pub(crate) faults: BTreeMap<Fault, u64>,
     pub(crate) transactions: u64,
+    /// Those among them that changed rows of earlier ones.
+    pub(crate) changes: u64,
     pub(crate) lost: u64,
     /// Rows of each table that were compared with every lake; none before the end.
     pub(crate) rows: Option<[u64; 2]>,
@@ -47,6 +49,7 @@ impl Figures {
             line(&format!("– {}", fault.name()), count.to_string());
         }
         line("transactions", format!("{} and {} lost with their server", self.transactions, self.lost));
+        line("– that changed rows of earlier ones", self.changes.to_string());
         if let Some([events, hooks]) = self.rows {
             line("rows compared with each lake", format!("{events} and {hooks}"));
         }

@@ -1,5 +1,6 @@
 //! Sessions that write: each has its own mixture, pace and dice, and connects again when the server was killed.
 
+use crate::changes::Change;
 use crate::support::dice::Dice;
 use crate::support::load::Kind;
 use lakebed::demo::Connection;
@@ -16,6 +17,8 @@ const ROWS_AHEAD: u64 = 450_000;
 #[derive(Default)]
 pub(crate) struct Done {
     pub(crate) transactions: AtomicU64,
+    /// Those among them that changed rows of earlier ones.
+    pub(crate) changes: AtomicU64,
     /// About how many rows were committed.
     pub(crate) rows: AtomicU64,
     /// Transactions that ended with their server.
@@ -24,19 +27,57 @@ pub(crate) struct Done {
     pub(crate) refused: AtomicU64,
 }
 
-/// One session: kinds to choose from, the pause after each in milliseconds, and one pause in so many is a long one.
+/// What a transaction does to the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Grow(Kind),
+    Change(Change),
+}
+
+/// One session: what to choose from, the pause after each in milliseconds, and one pause in so many is a long one.
 struct Session {
-    kinds: &'static [Kind],
+    works: &'static [Work],
     pause_millis: (u64, u64),
     long_pause_one_in: u64,
 }
 
-const SESSIONS: [Session; 5] = [
-    Session { kinds: &[Kind::Single], pause_millis: (2, 60), long_pause_one_in: 400 },
-    Session { kinds: &[Kind::Single, Kind::Single, Kind::Thousands], pause_millis: (100, 900), long_pause_one_in: 30 },
-    Session { kinds: &[Kind::RolledBack, Kind::Savepoints], pause_millis: (500, 3_000), long_pause_one_in: 15 },
-    Session { kinds: &[Kind::ManySavepoints, Kind::Savepoints], pause_millis: (4_000, 12_000), long_pause_one_in: 10 },
-    Session { kinds: &[Kind::Huge], pause_millis: (20_000, 90_000), long_pause_one_in: 10 },
+const SINGLE: Work = Work::Grow(Kind::Single);
+
+/// The sessions that change rows make about one transaction in six: a rewrite costs a file and not a row, so more of them would be a test
+/// of nothing else.
+const SESSIONS: [Session; 7] = [
+    Session { works: &[SINGLE], pause_millis: (2, 60), long_pause_one_in: 400 },
+    Session { works: &[SINGLE, SINGLE, Work::Grow(Kind::Thousands)], pause_millis: (100, 900), long_pause_one_in: 30 },
+    Session {
+        works: &[Work::Grow(Kind::RolledBack), Work::Grow(Kind::Savepoints)],
+        pause_millis: (500, 3_000),
+        long_pause_one_in: 15,
+    },
+    Session {
+        works: &[Work::Grow(Kind::ManySavepoints), Work::Grow(Kind::Savepoints)],
+        pause_millis: (4_000, 12_000),
+        long_pause_one_in: 10,
+    },
+    Session { works: &[Work::Grow(Kind::Huge)], pause_millis: (20_000, 90_000), long_pause_one_in: 10 },
+    Session { works: &A_FEW_ROWS, pause_millis: (50, 450), long_pause_one_in: 40 },
+    Session { works: &[Work::Change(Change::Thousands)], pause_millis: (3_000, 15_000), long_pause_one_in: 10 },
+];
+
+const A_FEW_ROWS: [Work; 14] = [
+    Work::Change(Change::Failures),
+    Work::Change(Change::Failures),
+    Work::Change(Change::Retry),
+    Work::Change(Change::Retry),
+    Work::Change(Change::Retry),
+    Work::Change(Change::Relabel),
+    Work::Change(Change::Rewrite),
+    Work::Change(Change::Delete),
+    Work::Change(Change::AnotherKey),
+    Work::Change(Change::AnotherDay),
+    Work::Change(Change::Moved),
+    Work::Change(Change::Fleeting),
+    Work::Change(Change::Mixed),
+    Work::Change(Change::RolledBack),
 ];
 
 pub(crate) struct Writers {
@@ -108,7 +149,7 @@ impl Writer {
             let long = self.dice.below(self.session.long_pause_one_in) == 0;
             let pause = if long { self.dice.millis(3_000, 10_000) } else { self.dice.millis(from, to) };
             tokio::time::sleep(pause).await;
-            if self.pace.is_ahead(self.done.rows.load(Ordering::Relaxed)) && self.session.kinds != [Kind::Single] {
+            if self.pace.is_ahead(self.done.rows.load(Ordering::Relaxed)) && self.session.works != [SINGLE] {
                 continue;
             }
             let open = match connection.take() {
@@ -118,11 +159,14 @@ impl Writer {
                     Err(_) => continue,
                 },
             };
-            let kind = self.session.kinds[self.dice.below(self.session.kinds.len() as u64) as usize];
-            let size = self.dice.below(100) as u32;
-            if open.execute(&kind.statements(size)).await.is_ok() {
+            let work = self.session.works[self.dice.index(self.session.works.len())];
+            let (statements, rows) = work.statements(&mut self.dice);
+            if open.execute(&statements).await.is_ok() {
                 self.done.transactions.fetch_add(1, Ordering::Relaxed);
-                self.done.rows.fetch_add(rows_about(kind, size), Ordering::Relaxed);
+                self.done.rows.fetch_add(rows, Ordering::Relaxed);
+                if matches!(work, Work::Change(_)) {
+                    self.done.changes.fetch_add(1, Ordering::Relaxed);
+                }
                 connection = Some(open);
             } else {
                 // A server that was killed ends the session, too; one that refuses a statement of ours does not.
@@ -130,6 +174,19 @@ impl Writer {
                 let counter = if open.is_closed() { &self.done.lost } else { &self.done.refused };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
+        }
+    }
+}
+
+impl Work {
+    /// The statements of one transaction, and about how many rows there are more after it.
+    fn statements(self, dice: &mut Dice) -> (String, u64) {
+        match self {
+            Self::Grow(kind) => {
+                let size = dice.below(100) as u32;
+                (kind.statements(size), rows_about(kind, size))
+            }
+            Self::Change(change) => (change.statements(dice), change.rows_about()),
         }
     }
 }
