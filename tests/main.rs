@@ -17,6 +17,7 @@ mod control;
 mod crashes;
 mod equality;
 mod faults;
+mod foreign;
 mod house;
 mod lineage;
 mod mixed;

@@ -75,6 +75,48 @@ async fn b2_a_million_rows_in_one_transaction_land_whole_within_256_mib() {
     site.cluster.stop().await;
 }
 
+/// Half a million changes in one transaction, of rows that the lake has: put aside beyond the budget, applied in rounds, one commit.
+#[tokio::test]
+async fn b2_half_a_million_changes_in_one_transaction_land_whole_within_256_mib() {
+    let site = site(ServerKind::Debian15, None).await;
+    let mut text = site.pipeline_text();
+    text.memory_limit = Some("256MiB");
+    site.write_pipeline(&text);
+    site.sql(&load::events(500_000, 3)).await;
+    site.run_until_caught_up().await;
+    let run = site.start_run();
+    site.wait_for(ACTIVE).await;
+    let writer = site.cluster.connect(DATABASE).await.unwrap();
+    let half = "(detail->>'n')::int % 2";
+    let statements = format!(
+        "BEGIN;
+         UPDATE {EVENTS} SET description = 'changed' WHERE {half} = 0;
+         DELETE FROM {EVENTS} WHERE {half} = 1;
+         COMMIT;"
+    );
+    let written = writer.execute(&statements);
+    tokio::pin!(written);
+    let (mut seen, mut committed) = (500_000, false);
+    while seen == 500_000 {
+        tokio::select! {
+            outcome = &mut written, if !committed => {
+                outcome.unwrap();
+                committed = true;
+            }
+            rows = lake_rows(&site, "security_event") => seen = rows,
+        }
+    }
+    assert_eq!(seen, 250_000, "the first that is seen of it is all of it");
+    assert!(streamed(&site).await, "it came while it was in progress");
+    let peak_mib = run.peak_mib();
+    assert!(peak_mib <= 256, "{peak_mib} MiB");
+    wait_until_acknowledged(&site).await;
+    end(run).await;
+    assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 250_000);
+    assert_eq!(lake_rows(&site, "security_event__changes").await, 500_000);
+    site.cluster.stop().await;
+}
+
 /// A subtransaction for each of 100,000 rows, every third one rolled back after it was sent.
 #[tokio::test]
 async fn b2_a_hundred_thousand_savepoints_keep_exactly_what_they_kept() {

@@ -1,7 +1,8 @@
-//! Named places where a test can end the process as a crash would.
+//! Named places where a test can end the process as a crash would, or make it stand still while somebody else goes on.
 //!
 //! `LAKEBED_FAIL_POINTS="land.before_log_write=2"` kills the process (SIGKILL, no destructor runs) when it reaches the point the
-//! second time; several are separated by commas. Builds without debug assertions have no fail points at all.
+//! second time; with `=2:stop` it stops there (SIGSTOP) until it is told to go on. Several are separated by commas. Builds without debug
+//! assertions have no fail points at all.
 
 /// A point was reached; in a test that asked for it, nothing after this line happens.
 #[inline]
@@ -20,40 +21,48 @@ mod armed {
 
     const VARIABLE: &str = "LAKEBED_FAIL_POINTS";
 
-    static POINTS: LazyLock<HashMap<String, AtomicU32>> =
+    static POINTS: LazyLock<HashMap<String, Point>> =
         LazyLock::new(|| parse(&std::env::var(VARIABLE).unwrap_or_default()));
+
+    struct Point {
+        /// Visits until something happens.
+        left: AtomicU32,
+        signal: libc::c_int,
+    }
 
     pub(super) fn reach(name: &str) {
         if POINTS.is_empty() {
             return;
         }
-        if let Some(left) = POINTS.get(name)
+        if let Some(Point { left, signal }) = POINTS.get(name)
             && left.fetch_sub(1, Ordering::AcqRel) == 1
         {
-            kill();
+            send(*signal);
         }
     }
 
-    /// SIGKILL to ourselves: no handler, no destructor, no flush.
+    /// A signal to ourselves, which no handler sees: no destructor, no flush.
     #[allow(unsafe_code, reason = "kill(2) has no safe wrapper here")]
-    fn kill() {
+    fn send(signal: libc::c_int) {
         // SAFETY: plain system calls on our own process id.
         unsafe {
-            libc::kill(libc::getpid(), libc::SIGKILL);
+            libc::kill(libc::getpid(), signal);
         }
-        std::process::abort();
+        if signal == libc::SIGKILL {
+            std::process::abort();
+        }
     }
 
-    /// `name` or `name=times`, separated by commas. What cannot be read never fires.
-    fn parse(text: &str) -> HashMap<String, AtomicU32> {
+    /// `name`, `name=times` or `name=times:stop`, separated by commas. What cannot be read never fires.
+    fn parse(text: &str) -> HashMap<String, Point> {
         let one = |entry: &str| {
             let (name, times) = entry.split_once('=').unwrap_or((entry, "1"));
-            times
-                .trim()
-                .parse()
-                .ok()
-                .filter(|times| *times > 0)
-                .map(|times| (name.trim().to_owned(), AtomicU32::new(times)))
+            let (times, signal) = match times.trim().strip_suffix(":stop") {
+                Some(times) => (times, libc::SIGSTOP),
+                None => (times, libc::SIGKILL),
+            };
+            let times: u32 = times.trim().parse().ok().filter(|times| *times > 0)?;
+            Some((name.trim().to_owned(), Point { left: AtomicU32::new(times), signal }))
         };
         text.split(',').filter(|entry| !entry.trim().is_empty()).filter_map(one).collect()
     }
@@ -64,11 +73,13 @@ mod armed {
 
         #[test]
         fn points_are_named_with_the_visit_that_kills() {
-            let points = parse("a.b=3, c ,d=x,e=0");
-            let mut found: Vec<_> =
-                points.iter().map(|(name, left)| (name.as_str(), left.load(Ordering::Relaxed))).collect();
+            let points = parse("a.b=3, c ,d=x,e=0,f=2:stop");
+            let of =
+                |(name, point): (&String, &Point)| (name.clone(), point.left.load(Ordering::Relaxed), point.signal);
+            let mut found: Vec<_> = points.iter().map(of).collect();
             found.sort_unstable();
-            assert_eq!(found, [("a.b", 3), ("c", 1)]);
+            let expected = [("a.b", 3, libc::SIGKILL), ("c", 1, libc::SIGKILL), ("f", 2, libc::SIGSTOP)];
+            assert_eq!(found, expected.map(|(name, left, signal)| (name.to_owned(), left, signal)));
         }
     }
 }

@@ -151,6 +151,18 @@ impl RunningRun {
         Self::spawn(command, &format!("run until {fail_point}"))
     }
 
+    /// Starts it so that it stands still at a fail point until it is told to go on.
+    pub fn start_stopping_at(pipeline: &Path, fail_point: &str) -> Self {
+        Self::start_dying_at(pipeline, &format!("{fail_point}=1:stop"))
+    }
+
+    /// Waits until it stands still.
+    pub async fn wait_until_stopped(&self) {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stands_still = || std::fs::read_to_string(&path).unwrap().rsplit(')').next().unwrap().starts_with(" T");
+        super::until("the process stands still", stands_still).await;
+    }
+
     /// What it prints goes to files without a name: a pipe that nobody reads would stop it.
     fn spawn(mut command: Command, shown: &str) -> Self {
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
