@@ -10,6 +10,7 @@
     dead_code,
     unused_imports,
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

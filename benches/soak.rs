@@ -34,6 +34,8 @@ mod options;
 mod report;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "retry/table_log.rs"]
+mod table_log;
 #[path = "soak/world.rs"]
 mod world;
 #[path = "soak/writers.rs"]

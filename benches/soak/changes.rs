@@ -48,7 +48,10 @@ pub(crate) enum Change {
 impl Change {
     pub(crate) fn statements(self, dice: &mut Dice) -> String {
         let part = match self {
-            Self::Failures => load::long_hook_results(3, 1..=1 + dice.below(8) as u32),
+            Self::Failures => {
+                let second = 1 + dice.below(80_000) as u32;
+                load::long_hook_results(3, second..=second + dice.below(3) as u32)
+            }
             Self::Fleeting => return fleeting(),
             Self::Thousands => return transaction(&thousands(dice), "COMMIT"),
             Self::RolledBack => return transaction(&mixed(dice), "ROLLBACK"),
@@ -61,7 +64,7 @@ impl Change {
     /// About how many rows there are more afterwards.
     pub(crate) fn rows_about(self) -> u64 {
         match self {
-            Self::Failures => 13,
+            Self::Failures => 6,
             Self::Thousands | Self::Mixed => 150,
             _ => 0,
         }
@@ -107,9 +110,11 @@ fn moved_and_changed(table: &str, label: &str, rows: &str) -> String {
     )
 }
 
-/// Rows behind a place in the order of the keys that the server chooses once: of every day, in files of any age.
+/// The rows after a moment of the last minutes, or of the same minutes of one of the days before. The server chooses moment and day. Moments and
+/// not keys, so that a large transaction's files, which hold most of the rows, are not what nearly every change rewrites.
 fn some_of_any_age(table: &str, class: u32, count: u64) -> String {
-    those(table, class, "id >= (SELECT gen_random_uuid())", "ORDER BY id", count)
+    let moment = "created_at >= (SELECT timezone('UTC', now()) - random() * interval '15 minutes' - floor(random() * 3) * interval '1 day')";
+    those(table, class, moment, "ORDER BY created_at", count)
 }
 
 /// Rows of the last minute, or of the same minute of one of the days before.
@@ -126,9 +131,10 @@ fn those(table: &str, class: u32, which: &str, order: &str, count: u64) -> Strin
     )
 }
 
+/// Of the failed hooks, whose times are spread over three days.
 fn retry(count: u64) -> String {
-    let long = "id >= (SELECT gen_random_uuid()) AND pg_column_size(security_event_payload) > 2000";
-    let rows = those(HOOKS, EVEN, long, "ORDER BY id", count);
+    let long = "created_at >= (SELECT timezone('UTC', now()) - random() * interval '3 days') AND pg_column_size(security_event_payload) > 2000";
+    let rows = those(HOOKS, EVEN, long, "ORDER BY created_at", count);
     format!(
         "WITH retried AS (UPDATE {HOOKS} SET {ANOTHER_STATUS} WHERE {rows} RETURNING *)
          INSERT INTO {HOOKS}

@@ -1,8 +1,10 @@
 //! One pipeline of the soak: its process is started, watched, ended on purpose and started again.
 
+use crate::support::lane::{TABLES, journal_of};
 use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::s3::S3;
 use crate::support::{DATABASE, Finished, Lane, NAME, PASSWORD, RunningRun, Site, complaints};
+use crate::table_log::TableLog;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ pub(crate) struct Keeper {
     pub(crate) lane: Lane,
     proxy: Proxy,
     run: Option<RunningRun>,
+    /// Since its process was started, its connections were to be cut.
+    is_cut: bool,
     log: PathBuf,
     /// The WAL position that is waited for, and since when.
     target: Option<(u64, Instant)>,
@@ -24,6 +28,8 @@ pub(crate) struct Keeper {
     pub(crate) peak_mib: u64,
     /// Log lines at level WARN, by message.
     pub(crate) warnings: BTreeMap<String, u64>,
+    /// Rows of the journal of each table, once it is known.
+    pub(crate) old_images: Option<[u64; 2]>,
 }
 
 impl Keeper {
@@ -40,11 +46,13 @@ impl Keeper {
             lane,
             proxy,
             run: None,
+            is_cut: false,
             log,
             target: None,
             longest_catch_up: Duration::ZERO,
             peak_mib: 0,
             warnings: BTreeMap::new(),
+            old_images: None,
         };
         keeper.go_on();
         keeper
@@ -52,6 +60,7 @@ impl Keeper {
 
     pub(crate) fn go_on(&mut self) {
         self.run = Some(self.lane.start());
+        self.is_cut = false;
     }
 
     /// Fails when the process has ended by itself.
@@ -81,7 +90,9 @@ impl Keeper {
         self.signal("TERM").await;
         let finished = self.end().await?;
         let last = finished.stderr.lines().last().unwrap_or_default();
-        if finished.code == Some(0) {
+        // One that was busy with its lake notices the cut only when it is asked to end: it says so, and loses nothing.
+        let is_about_the_cut = self.is_cut && finished.code == Some(1) && last.contains("connection");
+        if finished.code == Some(0) || is_about_the_cut {
             return Ok(());
         }
         Err(format!("{} was stopped and ended with code {:?}: {last}", self.lane.slot, finished.code))
@@ -93,7 +104,8 @@ impl Keeper {
         self.signal("CONT").await;
     }
 
-    pub(crate) fn cut(&self, bytes: u64) {
+    pub(crate) fn cut(&mut self, bytes: u64) {
+        self.is_cut = true;
         self.proxy.set(Direction::ToClient, Flow::CutAfter(bytes % CUT_AFTER_BYTES));
     }
 
@@ -121,6 +133,15 @@ impl Keeper {
         if self.target.is_none() && acknowledged < written {
             self.target = Some((written, Instant::now()));
         }
+    }
+
+    /// Counts what the journals hold, where the lake is a folder of this machine or was copied to one.
+    pub(crate) fn count_old_images(&mut self) {
+        self.old_images = Some(TABLES.map(|table| {
+            let mut journal = TableLog::of(self.lane.table_folder(&journal_of(table)));
+            journal.read_on();
+            journal.rows_added
+        }));
     }
 
     async fn signal(&self, name: &str) {

@@ -58,6 +58,9 @@ impl Figures {
             let slot = &keeper.lane.slot;
             line(&format!("{slot}: most resident memory"), format!("{} MiB", keeper.peak_mib));
             line(&format!("{slot}: longest catch-up"), format!("{:.1} s", keeper.longest_catch_up.as_secs_f64()));
+            if let Some([events, hooks]) = keeper.old_images {
+                line(&format!("{slot}: old images in the journals"), format!("{events} and {hooks}"));
+            }
             for (message, count) in &keeper.warnings {
                 line(&format!("{slot}: WARN {message}"), count.to_string());
             }

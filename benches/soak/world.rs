@@ -27,6 +27,8 @@ const SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
 ];
 
+/// What the sessions of the load call themselves.
+const WRITERS: &str = "soak_writers";
 /// By which the load finds the rows of the last minute among millions.
 const INDEXES: &str = "CREATE INDEX ON public.security_event (created_at);
     CREATE INDEX ON public.security_event_hook_results (created_at)";
@@ -69,7 +71,7 @@ impl World {
             keepers.push(Keeper::start(&site, "soak_s3", Some(s3)).await);
         }
         let first_lsn = site.value("SELECT pg_current_wal_insert_lsn()").await.parse::<Lsn>().unwrap().0;
-        let url = site.cluster.socket_url(DATABASE);
+        let url = format!("{}&application_name={WRITERS}", site.cluster.socket_url(DATABASE));
         let writers = Writers::start(&url, options.seed, options.duration(), options.rows_max);
         let (started, faults) = (Instant::now(), BTreeMap::new());
         Self { site, s3, keepers, writers, started, faults, first_lsn, last_lsn: first_lsn, rows: None }
@@ -157,7 +159,7 @@ impl World {
     /// Lets everything come to its end, and compares every lake with the source.
     pub(crate) async fn judge(&mut self) -> Result<(), String> {
         println!("soak: the faults are over, the lakes catch up");
-        self.writers.stop().await;
+        self.end_of_writing().await;
         let refused = self.writers.done.refused.load(Ordering::Relaxed);
         if refused > 0 {
             return Err(format!("the server refused {refused} transactions of the load; its log says why"));
@@ -167,7 +169,7 @@ impl World {
             keeper.run_until_caught_up().await?;
         }
         self.observe().await;
-        for keeper in &self.keepers {
+        for keeper in &mut self.keepers {
             let s3 = self.s3.as_ref();
             let rows =
                 keeper.lane.balance(&self.site, s3).await.map_err(|text| format!("{}: {text}", keeper.lane.slot))?;
@@ -175,6 +177,7 @@ impl World {
                 return Err(format!("{} has {rows:?} rows, the other lake {:?}", keeper.lane.slot, self.rows));
             }
             self.rows = Some(rows);
+            keeper.count_old_images();
             let left_behind = keeper.lane.left_behind();
             if !left_behind.is_empty() {
                 return Err(format!(
@@ -185,6 +188,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A server goes on with what it was told after the session is gone, to the COMMIT. None may come after the lakes' last run.
+    async fn end_of_writing(&mut self) {
+        self.writers.stop().await;
+        let sessions = format!("FROM pg_stat_activity WHERE application_name = '{WRITERS}'");
+        self.site.sql(&format!("SELECT pg_terminate_backend(pid) {sessions}")).await;
+        self.site.wait_for(&format!("SELECT NOT EXISTS (SELECT {sessions})")).await;
     }
 
     fn figures(&self) -> Figures {

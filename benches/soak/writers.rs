@@ -59,7 +59,7 @@ const SESSIONS: [Session; 7] = [
         long_pause_one_in: 10,
     },
     Session { works: &[Work::Grow(Kind::Huge)], pause_millis: (20_000, 90_000), long_pause_one_in: 10 },
-    Session { works: &A_FEW_ROWS, pause_millis: (50, 450), long_pause_one_in: 40 },
+    Session { works: &A_FEW_ROWS, pause_millis: (30, 300), long_pause_one_in: 60 },
     Session { works: &[Work::Change(Change::Thousands)], pause_millis: (3_000, 15_000), long_pause_one_in: 10 },
 ];
 
@@ -111,7 +111,7 @@ impl Writers {
         Self { tasks, stop, done }
     }
 
-    /// Ends the sessions where they are; the server rolls back what is open.
+    /// Ends the sessions where they are. The server may go on with what they sent last.
     pub(crate) async fn stop(&mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
