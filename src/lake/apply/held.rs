@@ -12,19 +12,38 @@ use deltalake::arrow::compute::filter_record_batch;
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::row::{RowConverter, SortField};
 use deltalake::logstore::object_store::path::Path;
+use roaring::RoaringBitmap;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::sync::Arc;
 
-/// An entry in one number.
-type EntryDigest = [u8; 16];
+/// An entry in one number: short, because a day can have millions, and long enough that two of them do not meet.
+type EntryDigest = [u8; 12];
 
 /// The journal's entries of one partition that are ahead of the table.
 pub(super) struct Held {
     /// What the table records: entries of transactions before it are none of this flush.
     since: Lsn,
-    /// How often each is there, of the partition that was asked for last.
-    entries: Option<(Partition, HashMap<EntryDigest, u32>)>,
+    /// Those of the partition that was asked for last.
+    entries: Option<(Partition, Entries)>,
+}
+
+/// Entries in the order of their digests, and which of them stand for a row already.
+#[derive(Default)]
+struct Entries {
+    digests: Vec<EntryDigest>,
+    used: RoaringBitmap,
+}
+
+impl Entries {
+    /// Whether there is one that stands for no row so far; it does from now on.
+    fn take(&mut self, digest: &EntryDigest) -> bool {
+        let first = self.digests.partition_point(|known| known < digest);
+        let end = self.digests.partition_point(|known| known <= digest);
+        let (Ok(first), Ok(end)) = (u32::try_from(first), u32::try_from(end)) else { return false };
+        // Those that are used are the first of their kind.
+        let used = u32::try_from(self.used.range_cardinality(first..end)).unwrap_or(u32::MAX);
+        used < end - first && self.used.insert(first + used)
+    }
 }
 
 impl Held {
@@ -45,23 +64,16 @@ impl Held {
             Some((known, entries)) if *known == partition => entries,
             entries => &mut entries.insert((partition, read(journal, partition, self.since).await?)).1,
         };
-        let mut is_missing = |digest: EntryDigest| match entries.get_mut(&digest).filter(|count| **count > 0) {
-            None => true,
-            Some(count) => {
-                *count -= 1;
-                false
-            }
-        };
         let unfit = |error: ArrowError| journal.target().unfit(error.to_string());
         let digests = digests(&rows).map_err(unfit)?;
-        let missing: BooleanArray = digests.map(|digest| Some(is_missing(digest))).collect();
+        let missing: BooleanArray = digests.map(|digest| Some(!entries.take(&digest))).collect();
         filter_record_batch(&rows, &missing).map_err(unfit)
     }
 }
 
-async fn read(journal: &Journal, partition: Partition, since: Lsn) -> Result<HashMap<EntryDigest, u32>, LakeError> {
+async fn read(journal: &Journal, partition: Partition, since: Lsn) -> Result<Entries, LakeError> {
     let schema = journal.schema();
-    let mut entries = HashMap::new();
+    let mut entries = Entries::default();
     for file in journal.files_of(partition).await? {
         let path = Path::parse(file.object_path()).unwrap_or_else(|_| Path::from(file.object_path()));
         let data = DataFile { target: Arc::clone(journal.target()), path, size_bytes: file.size_bytes };
@@ -70,9 +82,10 @@ async fn read(journal: &Journal, partition: Partition, since: Lsn) -> Result<Has
         while let Some(batch) = rows.next().await? {
             let batch = data.adapt(&batch, &schema)?;
             let ahead = filter_record_batch(&batch, &is_ahead(&batch, since)).map_err(failed)?;
-            digests(&ahead).map_err(failed)?.for_each(|digest| *entries.entry(digest).or_default() += 1);
+            entries.digests.extend(digests(&ahead).map_err(failed)?);
         }
     }
+    entries.digests.sort_unstable();
     Ok(entries)
 }
 
@@ -94,4 +107,17 @@ fn digests(rows: &RecordBatch) -> Result<impl Iterator<Item = EntryDigest>, Arro
         short
     };
     Ok((0..bytes.num_rows()).map(digest).collect::<Vec<_>>().into_iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l1_an_entry_stands_for_one_row() {
+        let digest = |byte: u8| EntryDigest::from([byte; 12]);
+        let mut entries = Entries { digests: [1, 3, 3, 5].map(digest).to_vec(), used: RoaringBitmap::new() };
+        let taken = [3, 1, 3, 3, 1, 4, 5, 0].map(|byte| entries.take(&digest(byte)));
+        assert_eq!(taken, [true, true, true, false, false, false, true, false]);
+    }
 }
