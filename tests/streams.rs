@@ -131,6 +131,34 @@ async fn b2_a_hundred_thousand_savepoints_keep_exactly_what_they_kept() {
     site.cluster.stop().await;
 }
 
+/// A process that comes back in the middle of a savepoint gets its rows from the server's disk, and no word of its ROLLBACK TO.
+#[tokio::test]
+async fn b2_a_savepoint_that_began_before_a_crash_and_was_rolled_back_after_it_leaves_no_row() {
+    for server in [ServerKind::Debian15, ServerKind::postgres_18().unwrap()] {
+        for rows_before in [18_948, 19_001, 25_000] {
+            let site = site(server.clone(), Some("1MB")).await;
+            let run = site.start_run();
+            site.wait_for(ACTIVE).await;
+            let writer = site.cluster.connect(DATABASE).await.unwrap();
+            let dead = |rows| load::events(rows, 2).replace("made by a test", "rolled back");
+            writer
+                .execute(&format!("BEGIN; {} SAVEPOINT part; {}", load::events(20_000, 2), dead(rows_before)))
+                .await
+                .unwrap();
+            site.insert_events(1, 1).await;
+            wait_until_acknowledged(&site).await;
+            run.signal("KILL").await;
+            run.ended().await.killed();
+            let rest = format!("{} ROLLBACK TO part; {} COMMIT;", dead(1_052), load::events(10_000, 2));
+            writer.execute(&rest).await.unwrap();
+            site.run_until_caught_up().await;
+            assert!(streamed(&site).await);
+            assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 30_001);
+            site.cluster.stop().await;
+        }
+    }
+}
+
 /// An ALTER TABLE of a transaction in progress is nobody else's before it commits; rolled back, it leaves a column that nobody fills.
 #[tokio::test]
 async fn b2_an_alter_table_that_is_rolled_back_inside_a_streamed_transaction_leaves_no_value() {

@@ -51,6 +51,11 @@ impl XidSet {
         self.ranges.is_empty()
     }
 
+    /// First and last id of each stretch of neighbours, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.ranges.iter().map(|(first, last)| (*first, *last))
+    }
+
     /// Whether an id is in this set and not in the other.
     pub fn has_more_than(&self, other: &XidSet) -> bool {
         let covered = |first: u32, last: u32| {

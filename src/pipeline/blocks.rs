@@ -131,6 +131,7 @@ impl Follow {
             self.skips.stepped_over(commit_lsn);
             return self.step_over(streamed, xid, commit_lsn, end).await;
         }
+        self.look_for_rolled_back(&mut streamed).await?;
         // One that stops everything is told before any table is parked for the same transaction.
         let mut refusals: Vec<Refusal> = streamed.take_refusals().collect();
         refusals.sort_by_key(|refusal| self.parks(refusal).is_some());
@@ -163,6 +164,15 @@ impl Follow {
             return self.flush().await;
         }
         self.after_commit(end).await
+    }
+
+    /// B2, where the server keeps quiet: it sends rows of a subtransaction that it had put on its own disk, as it does after every
+    /// reconnect with those from before the acknowledged position, and does not always tell its ROLLBACK TO then (seen with PostgreSQL 15).
+    async fn look_for_rolled_back(&mut self, streamed: &mut Streamed) -> Result<(), PipelineError> {
+        for xid in self.catalog.rolled_back(&streamed.to_be_asked()).await? {
+            streamed.abort(xid);
+        }
+        Ok(())
     }
 
     /// What it brought goes where the next commit takes it from.

@@ -63,6 +63,14 @@ impl Catalog {
         Ok(Ok(Some(learned)))
     }
 
+    /// Which of these subtransactions, as ranges, the server has rolled back.
+    pub(super) async fn rolled_back(&self, ranges: &[(u32, u32)]) -> Result<Vec<u32>, PipelineError> {
+        let Some(settings) = self.settings.as_ref().filter(|_| !ranges.is_empty()) else { return Ok(Vec::new()) };
+        let control = connect::control(settings).await?;
+        source::prepare_session(control.client()).await?;
+        Ok(source::rolled_back(control.client(), ranges).await?)
+    }
+
     async fn ask(
         &self,
         described: &DescribedTable,

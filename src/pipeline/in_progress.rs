@@ -34,6 +34,10 @@ pub(super) struct Streamed {
     /// By oid.
     described: BTreeMap<u32, Described>,
     aborted: XidSet,
+    /// Its subtransactions that brought rows or changes.
+    subtransactions: XidSet,
+    /// The last of these.
+    last_xid: u32,
     /// By table, the oid of a table of the same name that this transaction made.
     origins: BTreeMap<usize, u32>,
     /// By table, the (sub)transactions that brought changes and not only new rows.
@@ -55,6 +59,8 @@ impl Streamed {
             buffers: std::iter::repeat_with(|| None).take(tables).collect(),
             described: BTreeMap::new(),
             aborted: XidSet::default(),
+            subtransactions: XidSet::default(),
+            last_xid: xid,
             origins: BTreeMap::new(),
             changed: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -112,8 +118,25 @@ impl Streamed {
         self.described.get(&oid)
     }
 
+    #[inline]
+    fn brings(&mut self, xid: u32) {
+        if xid != self.last_xid {
+            self.last_xid = xid;
+            if xid != self.xid {
+                self.subtransactions.insert(xid);
+            }
+        }
+    }
+
+    /// Subtransactions that brought something, some of which were not rolled back as far as the stream told; ranges, both ends included.
+    pub(super) fn to_be_asked(&self) -> Vec<(u32, u32)> {
+        let any = self.subtransactions.has_more_than(&self.aborted);
+        if any { self.subtransactions.ranges().collect() } else { Vec::new() }
+    }
+
     /// Takes a row of a configured table.
     pub(super) fn insert(&mut self, table: usize, xid: u32, bytes: usize, new: &Tuple<'_>) {
+        self.brings(xid);
         // After a refusal the relation may not be bound; the first reason is the one to tell.
         if !self.refusals.is_empty() && self.refusals.contains_key(&(xid, Some(table))) {
             return;
@@ -136,6 +159,7 @@ impl Streamed {
         bytes: usize,
         take: impl FnOnce(&mut TableBuffer, &Transaction, Option<u32>) -> Result<(), BufferError>,
     ) {
+        self.brings(xid);
         if self.refusals.contains_key(&(xid, Some(table))) {
             return;
         }

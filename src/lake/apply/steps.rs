@@ -18,6 +18,10 @@ use std::sync::Arc;
 /// Columns of a batch of changes before the identity's.
 const FIXED_COLUMNS: usize = 6;
 
+/// What a change takes besides its part of a batch: its number, where its key is, its key in a table of keys, and the version that it
+/// finds.
+const CHANGE_BYTES: usize = 250;
+
 /// A transaction that changed rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transaction {
@@ -184,7 +188,7 @@ impl<'a> Steps<'a> {
             round.named.push(Named { partition, batch: round.key_batches.len(), row: row - from });
         }
         round.key_batches.push(keys);
-        round.bytes += part.memory_bytes();
+        round.bytes += part.memory_bytes() + (end - from) * CHANGE_BYTES;
         Ok(end)
     }
 

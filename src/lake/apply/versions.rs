@@ -56,6 +56,10 @@ async fn scan(view: &View, index: usize, round: &Round, versions: &mut [Vec<Vers
                 && let Some(found) = versions.get_mut(key)
             {
                 let place = FileRow { file: index, row };
+                if found.is_empty() {
+                    // Nearly every key has one version, and there are very many keys.
+                    found.reserve_exact(1);
+                }
                 found.push((view.stand_ins.era(place).map_or(era, i64::from), Place::File(place)));
             }
         }

@@ -124,11 +124,12 @@ impl Walk<'_> {
         let era = i64::from(change.ordinal);
         let found = self.versions.get_mut(change.key).map(std::mem::take).unwrap_or_default();
         let (gone, rest): (Vec<Version>, Vec<Version>) = found.into_iter().partition(|(known, _)| *known <= era);
+        let comes_again = !rest.is_empty();
         if let Some(versions) = self.versions.get_mut(change.key) {
             *versions = rest;
         }
         for (_, place) in &gone {
-            self.goes(*place, change);
+            self.goes(*place, change, comes_again);
         }
         let image = gone.last().map(|(_, place)| *place);
         self.walked.unmatched += u64::from(image.is_none());
@@ -143,13 +144,15 @@ impl Walk<'_> {
         true
     }
 
-    fn goes(&mut self, place: Place, change: &Change) {
+    /// A row that is deleted for good, as nearly all are, is not kept in mind.
+    fn goes(&mut self, place: Place, change: &Change, comes_again: bool) {
         let mut label = (change.transaction, change.operation);
         match place {
             Place::Merged(version) => self.walked.merged[version].fate = Some(label),
             Place::File(row) => label = self.view.goes(row, label),
         }
-        if label.1 == Operation::Delete {
+        // A stand-in is changed in its own place.
+        if label.1 == Operation::Delete && (comes_again || change.patch.is_some()) {
             self.deleted.entry(change.key).or_default().push((place, label));
         }
     }
