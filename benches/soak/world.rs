@@ -1,5 +1,6 @@
 //! Everything that a soak owns: the servers, the pipelines, the writers, and the loop in which faults strike.
 
+use crate::changes;
 use crate::chaos::Fault;
 use crate::keeper::Keeper;
 use crate::options::Options;
@@ -166,6 +167,11 @@ impl World {
         }
         for keeper in &mut self.keepers {
             keeper.stop().await?;
+            keeper.run_until_caught_up().await?;
+        }
+        // What a process that died has left is removed by the next one that commits to the same table or journal.
+        self.site.sql(&changes::closing()).await;
+        for keeper in &mut self.keepers {
             keeper.run_until_caught_up().await?;
         }
         self.observe().await;
