@@ -168,7 +168,7 @@ pub(super) async fn open_lake(
         let whole = Inflow::new(writer, limits.changes_bytes / 2);
         let rewriter = Rewriter {
             writer: WriterOptions { memory_limit_bytes: limits.writer_bytes / 2, ..options },
-            round_bytes: 2 * limits.changes_bytes,
+            round_bytes: 4 * limits.changes_bytes,
         };
         landings.push(Landing::new(section.name.clone(), table, whole, rewriter, may_park, patience, differs));
     }

@@ -32,7 +32,7 @@ pub(super) struct Limits {
     pub(super) builder_bytes: usize,
     /// Open Parquet files of all tables together.
     pub(super) writer_bytes: usize,
-    /// Out of `writer_bytes`: half of it for changes of one table that wait in memory for their flush, twice as much for those that are
+    /// Out of `writer_bytes`: half of it for changes of one table that wait in memory for their flush, four times it for those that are
     /// applied together, with all that is known of the rows that they name.
     pub(super) changes_bytes: usize,
 }
