@@ -146,14 +146,19 @@ impl RunningRun {
 
     /// Starts it so that it kills itself at a fail point.
     pub fn start_dying_at(pipeline: &Path, fail_point: &str) -> Self {
-        let mut command = command(pipeline, &["run"]);
-        command.env(FAIL_POINTS, fail_point);
-        Self::spawn(command, &format!("run until {fail_point}"))
+        Self::start_with_fail_points(pipeline, fail_point)
     }
 
     /// Starts it so that it stands still at a fail point until it is told to go on.
     pub fn start_stopping_at(pipeline: &Path, fail_point: &str) -> Self {
-        Self::start_dying_at(pipeline, &format!("{fail_point}=1:stop"))
+        Self::start_with_fail_points(pipeline, &format!("{fail_point}=1:stop"))
+    }
+
+    /// Starts it so that something happens at each of several fail points, as `ops::fail_points` has it.
+    pub fn start_with_fail_points(pipeline: &Path, fail_points: &str) -> Self {
+        let mut command = command(pipeline, &["run"]);
+        command.env(FAIL_POINTS, fail_points);
+        Self::spawn(command, &format!("run until {fail_points}"))
     }
 
     /// Waits until it stands still.
