@@ -191,14 +191,43 @@ async fn l2_an_optimize_that_began_before_a_rewrite_brings_no_old_row_back() {
     overtaken.site.cluster.stop().await;
 }
 
-/// Changes that are planned twice although the first plan consumed what it could: parts of a streamed transaction, changes that were put
-/// aside, rounds, values that were not sent. Returns whether any were put aside.
-async fn overtaken_by_an_optimize(server: ServerKind, work_mem: &str, before: &str, changes: &str) -> bool {
+/// What another program removes is its own affair; what the source says of a row goes on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_a_delete_that_was_faster_takes_its_rows_and_no_others() {
+    let overtaken = Overtaken::new().await;
+    let run = overtaken.about_to_rewrite("apply.before_log_write=1:stop").await;
+    let untouched = overtaken.site.value(&format!("SELECT max(id::text) FROM {EVENTS}")).await;
+    let updated = overtaken.chosen[9].clone().unwrap();
+    let predicate = format!("id IN ('{untouched}', '{updated}')");
+    let delete = table(&overtaken.folder()).await.delete().with_predicate(predicate);
+    let (_, metrics) = Box::pin(delete.into_future()).await.unwrap();
+    assert_eq!(metrics.num_deleted_rows, Some(2));
+    let run = run.allowing(&["another program removed rows"]);
+    let log = overtaken.goes_on(run).await;
+    assert_eq!(plans_dropped(&log), 1, "{log}");
+    // The update brought a new version, which was not in the lake yet.
+    let ids = delta_rows(&overtaken.folder(), &[("id", Value::Text), ("description", Value::Text)]).await;
+    let of =
+        |id: &str| ids.iter().filter(|row| row[0].as_deref() == Some(id)).map(|row| row[1].clone()).collect::<Vec<_>>();
+    assert_eq!((ids.len(), of(&untouched), of(&updated)), (34, vec![], vec![Some("changed".to_owned())]));
+    overtaken.assert_journalled_once().await;
+    overtaken.site.cluster.stop().await;
+}
+
+/// A server that streams every transaction of more than so much.
+async fn site_that_streams(server: ServerKind, work_mem: &str) -> Site {
     let extra_settings = vec![("logical_decoding_work_mem".to_owned(), work_mem.to_owned())];
     let site = Site::with_options(ClusterOptions { server, extra_settings, ..ClusterOptions::default() }).await;
     let options = CustomerOptions { premake_days: 2, ..CustomerOptions::with_history(3) };
     customer::create(&site.cluster, &options).await.unwrap();
     load::drop_indexes(&site.cluster, DATABASE).await;
+    site
+}
+
+/// Changes that are planned twice although the first plan consumed what it could: parts of a streamed transaction, changes that were put
+/// aside, rounds, values that were not sent. Returns whether any were put aside.
+async fn overtaken_by_an_optimize(server: ServerKind, work_mem: &str, before: &str, changes: &str) -> bool {
+    let site = site_that_streams(server, work_mem).await;
     let lane = Lane::local(&site, "overtaken", |text: &mut PipelineText| text.memory_limit = Some("128MiB"));
     // Both tables follow a TRUNCATE.
     let text = std::fs::read_to_string(&lane.file).unwrap();
@@ -258,6 +287,49 @@ async fn l2_many_changes_are_exact_after_an_optimize_that_was_faster() {
     let before = load::events(30_000, 3) + &load::hook_results(10, 1);
     let put_aside = overtaken_by_an_optimize(ServerKind::Debian15, "64kB", &before, &load::change_of_all()).await;
     assert!(put_aside);
+}
+
+/// How many compactions landed and how many were refused, one after the other, until something else is over.
+async fn optimize_until(lane: &Lane, over: impl Future<Output = ()>) -> (u32, u32) {
+    tokio::pin!(over);
+    let (mut landed, mut refused) = (0, 0);
+    for name in TABLES.iter().cycle() {
+        let compaction = async { optimize(table(&lane.table_folder(name)).await).await };
+        tokio::select! {
+            () = &mut over => break,
+            outcome = compaction => if outcome.is_ok() { landed += 1 } else { refused += 1 },
+        }
+    }
+    (landed, refused)
+}
+
+/// Transactions of both tables, so many that each side meets the other at every moment of its way.
+const TURNS: usize = 8;
+
+/// Compactions all the time beside changes all the time: now one is faster and now the other, and no row is there twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_optimizing_again_and_again_beside_changes_leaves_every_row_once() {
+    let site = site_that_streams(ServerKind::Debian15, "64kB").await;
+    let lane = Lane::local(&site, "busy", |text: &mut PipelineText| text.max_age = "100ms");
+    lane.init(&site).await;
+    site.sql(&some_rows()).await;
+    lane.run_until_caught_up().await.succeeded();
+    let versions = Versions::of(&site).await;
+    let run = lane.start();
+    let writer = site.cluster.connect(DATABASE).await.unwrap();
+    let changes = async {
+        for _ in 0..TURNS {
+            writer.execute(&load::changes()).await.unwrap();
+            lane.wait_until_acknowledged(&site).await;
+        }
+    };
+    let (landed, refused) = optimize_until(&lane, changes).await;
+    run.signal("TERM").await;
+    let log = run.ended().await.succeeded().stderr;
+    eprintln!("{landed} compactions landed, {refused} were refused, {} plans were dropped", plans_dropped(&log));
+    lane.assert_balanced(&site, None).await;
+    versions.assert_journalled(&site, &lane).await;
+    site.cluster.stop().await;
 }
 
 /// A row like one of the table's, under a name of its own, in the same day.
