@@ -88,11 +88,7 @@ async fn b2_half_a_million_changes_in_one_transaction_land_whole_within_256_mib(
     let mut text = site.pipeline_text();
     text.memory_limit = Some("256MiB");
     site.write_pipeline(&text);
-    // One more row, whose end makes the journal: a query that meets the moment in which a journal is made fails.
-    let one = load::events(1, 1).replace("made by a test", "the first");
-    site.sql(&format!("{} {one}", load::events(500_000, 3))).await;
-    site.run_until_caught_up().await;
-    site.sql(&format!("DELETE FROM {EVENTS} WHERE description = 'the first'")).await;
+    site.sql(&load::events(500_000, 3)).await;
     site.run_until_caught_up().await;
     let run = site.start_run();
     site.wait_for(ACTIVE).await;
@@ -109,6 +105,7 @@ async fn b2_half_a_million_changes_in_one_transaction_land_whole_within_256_mib(
     let look = "SELECT count(*), count(*) FILTER (WHERE description = 'changed') FROM security_event";
     let mut seen = vec!["500000,0".to_owned()];
     let mut committed = false;
+    // Every look may meet the moment in which the journal is made, which no query may fail at.
     while seen == ["500000,0"] {
         tokio::select! {
             outcome = &mut written, if !committed => {
@@ -127,7 +124,7 @@ async fn b2_half_a_million_changes_in_one_transaction_land_whole_within_256_mib(
     assert_eq!(assert_lake_equals_source(&site, EVENTS, "created_at", "day").await, 250_000);
     let old_images = "SELECT lakebed_operation, description, count(*), count(DISTINCT id) FROM security_event__changes
                       GROUP BY 1, 2 ORDER BY 1, 2";
-    let once = ["delete,made by a test,250000,250000", "delete,the first,1,1", "update,made by a test,250000,250000"];
+    let once = ["delete,made by a test,250000,250000", "update,made by a test,250000,250000"];
     assert_eq!(answer(&site, old_images).await, once, "each as it was, once");
     site.cluster.stop().await;
 }

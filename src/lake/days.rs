@@ -24,14 +24,18 @@ pub struct DaySummary {
 /// [`LakeError::Missing`] when there is none, and what the store says.
 pub async fn open_for_query(location: &LakeLocation, path: &str) -> Result<DeltaTable, LakeError> {
     let url = location.table_url(path)?;
-    let builder = location.builder_at(&url)?;
-    match Box::pin(builder.load()).await {
-        Ok(table) => Ok(table),
-        // The library says "no table" with several errors, so the log's folder is asked.
-        Err(error) => match location.log_store_at(&url)?.is_delta_table_location().await {
-            Ok(false) => Err(LakeError::Missing { location: shown(&url) }),
-            _ => Err(LakeError::delta("open", &shown(&url), error)),
-        },
+    let open = async || {
+        let loading = Box::pin(location.builder_at(&url)?.load());
+        loading.await.map_err(|error| LakeError::delta("open", &shown(&url), error))
+    };
+    if let Ok(table) = open().await {
+        return Ok(table);
+    }
+    // The library says "no table" with several errors, so the log's folder is asked; and a table that was made while it looked is there the
+    // second time.
+    match location.log_store_at(&url)?.is_delta_table_location().await {
+        Ok(false) => Err(LakeError::Missing { location: shown(&url) }),
+        _ => open().await,
     }
 }
 

@@ -41,12 +41,13 @@ mod armed {
         }
     }
 
-    /// A signal to ourselves, which no handler sees: no destructor, no flush.
-    #[allow(unsafe_code, reason = "kill(2) has no safe wrapper here")]
+    /// A signal to ourselves, which no handler sees: no destructor, no flush. It goes to this very thread, which so does not come back
+    /// from the call; a signal to the process may reach another thread first and let this one run on for a while.
+    #[allow(unsafe_code, reason = "raise(3) has no safe wrapper here")]
     fn send(signal: libc::c_int) {
-        // SAFETY: plain system calls on our own process id.
+        // SAFETY: a plain system call; no handler is installed for either signal.
         unsafe {
-            libc::kill(libc::getpid(), signal);
+            libc::raise(signal);
         }
         if signal == libc::SIGKILL {
             std::process::abort();

@@ -156,7 +156,16 @@ impl RunningRun {
 
     /// Starts it so that something happens at each of several fail points, as `ops::fail_points` has it.
     pub fn start_with_fail_points(pipeline: &Path, fail_points: &str) -> Self {
-        let mut command = command(pipeline, &["run"]);
+        Self::spawn_with_fail_points(pipeline, &["run"], fail_points)
+    }
+
+    /// As [`Self::start_dying_at`], over what is behind the slot already: what one flush takes then does not depend on anybody's pace.
+    pub fn start_catching_up_dying_at(pipeline: &Path, fail_point: &str) -> Self {
+        Self::spawn_with_fail_points(pipeline, &["run", "--until-caught-up"], fail_point)
+    }
+
+    fn spawn_with_fail_points(pipeline: &Path, arguments: &[&str], fail_points: &str) -> Self {
+        let mut command = command(pipeline, arguments);
         command.env(FAIL_POINTS, fail_points);
         Self::spawn(command, &format!("run until {fail_points}"))
     }
