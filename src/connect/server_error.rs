@@ -25,6 +25,8 @@ pub mod sqlstate {
     pub const NOT_SUPPORTED: &str = "0A000";
     /// configuration_limit_exceeded: max_replication_slots.
     pub const CONFIGURATION_LIMIT: &str = "53400";
+    /// internal_error: a fault of the server.
+    pub const INTERNAL_ERROR: &str = "XX000";
 }
 
 /// What the server answered. The DETAIL field is not kept: it may hold a row's values.

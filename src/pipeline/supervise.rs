@@ -7,6 +7,7 @@
 use super::{PipelineError, Running, Totals, Until, start};
 use crate::base::{Backoff, Classify, RetryClass};
 use crate::config::Pipeline;
+use crate::wal::WalError;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -18,12 +19,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 /// Until caught up, somebody waits for the end: so long without progress is an end, too.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
+/// So often the server may fail inside its own decoding before anything lands: its faults of a moment pass, the others do not.
+const NOT_DECODED_MAX: u32 = 5;
 
 /// Follows until the end that `until` names, or until `stop` becomes true (or its sender is gone), and returns what was done in all.
 ///
 /// Transient failures, also of the first start (a sidecar boots before its database), are said with a WARN and tried again after a
 /// jittered wait of 0.5 s to 30 s, which starts anew once the stream has made progress. Until caught up, 60 s of them without progress
-/// are enough. A slot that somebody else holds when the first start looks is no such failure: one slot serves one consumer. A stop
+/// are enough. A fault inside the server's decoding is tried again a few times. A slot that somebody else holds when the first start looks is no such failure: one slot serves one consumer. A stop
 /// during a start or a wait ends at once; during a run, when everything whole has landed and is acknowledged.
 ///
 /// Dropping the future ends every stage where it is; what was not acknowledged is sent again at the next start.
@@ -108,15 +111,20 @@ struct Attempts {
     progress: Instant,
     /// Whether a pipeline has run at all: from then on, a held slot is likely still held by our own lost connection.
     has_run: bool,
+    /// How often the server could not decode since something landed.
+    not_decoded: u32,
 }
 
 impl Attempts {
     fn new(until: Until, now: Instant) -> Self {
-        Self { until, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), progress: now, has_run: false }
+        Self { until, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), progress: now, has_run: false, not_decoded: 0 }
     }
 
     fn ran(&mut self, lived: Duration, done: Totals) {
         self.has_run = true;
+        if done.flushes > 0 {
+            self.not_decoded = 0;
+        }
         if done.flushes > 0 || lived >= SETTLED_AFTER {
             self.progress = Instant::now();
             self.backoff.reset();
@@ -127,6 +135,10 @@ impl Attempts {
     fn failed(&mut self, error: &PipelineError, now: Instant, jitter: f64) -> Option<Duration> {
         let worth_it = match error {
             PipelineError::SlotHeld { .. } => self.has_run,
+            PipelineError::Wal(WalError::NotDecoded { .. }) => {
+                self.not_decoded += 1;
+                self.not_decoded <= NOT_DECODED_MAX
+            }
             // A defect of ours would only come again, unseen among the warnings.
             PipelineError::StagePanicked { .. } => false,
             error => error.retry_class() == RetryClass::Transient,
@@ -146,6 +158,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::ServerError;
 
     fn lost() -> PipelineError {
         PipelineError::ServerStopped
@@ -182,6 +195,21 @@ mod tests {
         assert_eq!(attempts.failed(&held(), now, 1.0), None, "another consumer");
         attempts.ran(Duration::ZERO, Totals::default());
         assert!(attempts.failed(&held(), now, 1.0).is_some(), "perhaps our own lost connection");
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_servers_decoding_is_tried_again_a_few_times() {
+        let mut attempts = Attempts::new(Until::Signalled, Instant::now());
+        let server = ServerError { sqlstate: "XX000".to_owned(), message: "could not map filenumber".to_owned() };
+        let fault = PipelineError::Wal(WalError::NotDecoded { server });
+        for landed in [0, 1] {
+            attempts.ran(SETTLED_AFTER, Totals { rows: landed, flushes: landed });
+            let now = Instant::now();
+            let tried = (0..10).filter(|_| attempts.failed(&fault, now, 1.0).is_some()).count();
+            assert_eq!(tried, 5, "only what lands counts");
+        }
+        attempts.ran(SETTLED_AFTER, Totals::default());
+        assert_eq!(attempts.failed(&fault, Instant::now(), 1.0), None);
     }
 
     #[tokio::test]

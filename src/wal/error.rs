@@ -74,6 +74,15 @@ pub enum WalError {
         /// What the server said.
         server: ServerError,
     },
+    /// The server failed inside its own decoding. One such fault passes: PostgreSQL 18 fails ("could not map filenumber") when a
+    /// savepoint that rewrote a table is rolled back at the very moment at which its rows are streamed.
+    #[error(
+        "PostgreSQL could not decode its write-ahead log ({server}): look into the server's log; if a restart meets it again, set streaming = false in [source]"
+    )]
+    NotDecoded {
+        /// What the server said.
+        server: ServerError,
+    },
     /// Any other error of the server.
     #[error("PostgreSQL stopped {during} ({server}): look into the server's log")]
     Server {
@@ -140,6 +149,8 @@ impl WalError {
     pub(super) fn from_stream(server: ServerError, publication: &str) -> Self {
         if server.is(sqlstate::UNDEFINED_OBJECT) {
             Self::PublicationMissing { publication: publication.to_owned(), server }
+        } else if server.is(sqlstate::INTERNAL_ERROR) {
+            Self::NotDecoded { server }
         } else {
             Self::Server { during: "the replication stream", server }
         }

@@ -25,6 +25,8 @@ pub(crate) fn every() -> Vec<Case<WalError>> {
         Definite ["SQLSTATE 53400", "raise max_replication_slots and restart it"] NoFreeSlot { server: server_error("53400") };
         Definite ["publication \"idp\" does not exist", "create it with `lakebed init`"]
             PublicationMissing { publication: slot(), server: server_error("42704") };
+        Definite ["decode", "SQLSTATE XX000", "look into the server's log", "set streaming = false in [source]"]
+            NotDecoded { server: server_error("XX000") };
         Definite ["IDENTIFY_SYSTEM", "it says no (SQLSTATE 42601)", "look into the server's log"]
             Server { during: "IDENTIFY_SYSTEM", server: server_error("42601") };
         Transient ["db.example:5432", "start lakebed again, nothing unacknowledged is lost"]
@@ -61,5 +63,18 @@ fn every_refused_command_on_a_slot_names_a_remedy() {
         let error = WalError::from_slot_command(server_error(code), "idp", "archivist", "START_REPLICATION");
         assert_eq!(crate::base::Classify::retry_class(&error), class, "{error}");
         assert_line(&error.to_string(), words);
+    }
+}
+
+/// What ends the stream between rows, by its code.
+#[test]
+fn every_end_of_the_stream_names_a_remedy() {
+    let cases: [(&str, &[&str]); 3] = [
+        ("42704", &["publication \"idp\" does not exist"]),
+        ("XX000", &["could not decode its write-ahead log"]),
+        ("57P01", &["stopped the replication stream"]),
+    ];
+    for (code, words) in cases {
+        assert_line(&WalError::from_stream(server_error(code), "idp").to_string(), words);
     }
 }

@@ -135,7 +135,7 @@ pub struct RunningRun {
     child: Child,
     shown: String,
     stdout: File,
-    stderr: File,
+    stderr: Log,
     allowed: Vec<String>,
 }
 
@@ -181,7 +181,13 @@ impl RunningRun {
     fn spawn(mut command: Command, shown: &str) -> Self {
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
-        Self { child: command.spawn().unwrap(), shown: shown.to_owned(), stdout, stderr, allowed: Vec::new() }
+        Self {
+            child: command.spawn().unwrap(),
+            shown: shown.to_owned(),
+            stdout,
+            stderr: Log(stderr),
+            allowed: Vec::new(),
+        }
     }
 
     /// A WARN or ERROR line that contains any of these is expected.
@@ -197,7 +203,7 @@ impl RunningRun {
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
-        text_of(&self.stderr)
+        text_of(&self.stderr.0)
     }
 
     /// Whether it has ended.
@@ -227,9 +233,23 @@ impl RunningRun {
     /// Waits for its end, whatever was logged.
     pub async fn finished(mut self, patience: Duration) -> Finished {
         let status = tokio::time::timeout(patience, self.child.wait()).await;
-        let (stdout, stderr) = (text_of(&self.stdout), text_of(&self.stderr));
+        let (stdout, stderr) = (text_of(&self.stdout), text_of(&self.stderr.0));
         let status = status.unwrap_or_else(|_| panic!("{} did not end:\n{stderr}", self.shown)).unwrap();
         Finished { allowed: self.allowed, ..Finished::new(&self.shown, status, stdout, stderr) }
+    }
+}
+
+/// What a process logs; printed when a test fails while it runs, because the reason may stand there.
+struct Log(File);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = text_of(&self.0);
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("the end of its log:");
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
     }
 }
 
