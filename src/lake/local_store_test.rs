@@ -178,25 +178,3 @@ async fn the_first_to_create_wins_among_many() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(site.files(), ["x.json"]);
 }
-
-/// Prints what one put of 1 MiB costs; run by name with `--ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout, reason = "its result")]
-async fn measure_a_put_of_one_mebibyte() {
-    let site = site();
-    let payload = PutPayload::from(vec![7_u8; 1 << 20]);
-    let library = deltalake::logstore::object_store::local::LocalFileSystem::new();
-    let stores: [(&str, &dyn ObjectStore); 2] = [("library", &library), ("synced", &site.store)];
-    for (name, store) in stores {
-        let mut micros: Vec<u128> = Vec::new();
-        for number in 0..101 {
-            let path = Path::from_absolute_path(site.root.join(format!("{name}/{number}"))).unwrap();
-            let started = std::time::Instant::now();
-            store.put(&path, payload.clone()).await.unwrap();
-            micros.push(started.elapsed().as_micros());
-        }
-        micros.sort_unstable();
-        println!("{name}: median {} us, slowest {} us", micros[50], micros[100]);
-    }
-}

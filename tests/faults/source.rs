@@ -7,7 +7,7 @@ use lakebed::demo::customer::{self, CustomerOptions};
 use std::time::Duration;
 
 /// What may be logged about a lost line: that it was lost.
-const LOST: [&str; 1] = ["PostgreSQL"];
+const LOST: [&str; 2] = ["PostgreSQL", "the connection to the server was lost"];
 /// The server, and therefore lakebed, gives a silent peer up after this long.
 const WAL_SENDER_TIMEOUT: &str = "3s";
 
