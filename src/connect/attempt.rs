@@ -2,7 +2,7 @@
 
 use super::error::ConnectError;
 use super::settings::{Address, Settings, SslMode};
-use super::socket::Socket;
+use super::socket::{Socket, limit_receive_window};
 use super::tls;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -10,10 +10,11 @@ use socket2::{SockRef, TcpKeepalive};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
 /// What one attempt asks of the server.
@@ -113,7 +114,7 @@ async fn dial_tcp(host: &str, settings: &Settings) -> io::Result<TcpStream> {
     let share = settings.connect_timeout.map(|limit| limit / shares);
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        let connecting = TcpStream::connect(address);
+        let connecting = connect_tcp(address);
         let outcome = match share {
             Some(share) => timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             None => connecting.await,
@@ -124,6 +125,12 @@ async fn dial_tcp(host: &str, settings: &Settings) -> io::Result<TcpStream> {
         }
     }
     Err(failure)
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    limit_receive_window(socket.as_raw_fd())?;
+    socket.connect(address).await
 }
 
 fn set_options(stream: &TcpStream, settings: &Settings) -> io::Result<()> {

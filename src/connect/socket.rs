@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+/// See [`limit_receive_window`].
+const RECEIVE_WINDOW_BYTES_MAX: libc::c_int = (1 << 20) - 1;
+
 /// A connection to the server, encrypted as the settings want it, before the startup message.
 #[derive(Debug)]
 pub struct Socket {
@@ -86,14 +89,27 @@ fn receive_buffer_bytes_max() -> usize {
     limit.trim().parse().unwrap_or(0)
 }
 
-/// socket2 has no such option, so this is the one call into libc.
-#[allow(unsafe_code)]
+/// TCP_WINDOW_CLAMP (tcp(7)), before the connection is made: the window of a connection whose bytes nobody reads for a while.
+///
+/// Linux 6.17 and later discard a segment beyond the window together with what it acknowledges. Once a full buffer had to drop the
+/// last message, shorter than the unit in which the window is told, every acknowledgement of the peer lies beyond the window;
+/// then nothing that we answer arrives, and the server gives us up (W3). The unit follows from the largest window at the handshake:
+/// 16 bytes for less than a mebibyte, shorter than any message; 1,024 bytes where the kernel may tune the buffer up to 32 MiB.
+pub(super) fn limit_receive_window(descriptor: RawFd) -> io::Result<()> {
+    set_option(descriptor, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, RECEIVE_WINDOW_BYTES_MAX)
+}
+
 fn set_receive_low_water(descriptor: RawFd, bytes: u32) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(descriptor, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value)
+}
+
+/// socket2 does not have these options, so this is the one call into libc.
+#[allow(unsafe_code)]
+fn set_option(descriptor: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length: libc::socklen_t = libc::c_int::BITS / u8::BITS;
     // SAFETY: the pointer and the length describe `value`, which outlives the call; the kernel checks the descriptor.
-    let status =
-        unsafe { libc::setsockopt(descriptor, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const value).cast(), length) };
+    let status = unsafe { libc::setsockopt(descriptor, level, option, (&raw const value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
