@@ -34,6 +34,8 @@ pub struct World {
     followers: Vec<Follower>,
     /// Names of each table's leaves, in the server's order.
     leaves: [Vec<String>; TABLES],
+    /// A column was added, and no row came since.
+    unfilled: [bool; TABLES],
     steps: u64,
 }
 
@@ -59,8 +61,8 @@ impl World {
         }
         let sessions = [site.cluster.connect(DATABASE).await.unwrap(), site.cluster.connect(DATABASE).await.unwrap()];
         let (state, generator) = (State::new(), Generator::new(seed, today));
-        let (history, leaves, steps) = (Vec::new(), Default::default(), 0);
-        let mut world = Self { site, sessions, state, generator, history, followers, leaves, steps };
+        let (history, leaves, unfilled, steps) = (Vec::new(), Default::default(), Default::default(), 0);
+        let mut world = Self { site, sessions, state, generator, history, followers, leaves, unfilled, steps };
         world.look_at_leaves().await;
         world
     }
@@ -80,6 +82,11 @@ impl World {
             for follower in &mut self.followers {
                 follower.written(written).await;
             }
+        }
+        // A lake learns of a new column with the first row that could have a value there.
+        while self.unfilled.contains(&true) {
+            let draft = self.generator.transaction(&self.state, 0, 1);
+            self.run(draft, 0).await;
         }
         self.check_source().await;
         let all = dropped || self.steps.is_multiple_of(3);
@@ -147,6 +154,9 @@ impl World {
                 self.sessions[half].execute(&format!("{sql}COMMIT;")).await.unwrap();
                 let (rows, committed) = draft.end(xid);
                 self.state.halves[half] = rows;
+                for (table, _) in &committed.born {
+                    self.unfilled[*table] = false;
+                }
                 self.history.push(committed);
             }
         }
@@ -191,6 +201,7 @@ impl World {
         if extra < EXTRAS {
             self.site.sql(&format!("ALTER TABLE {name} ADD COLUMN {} text", extra_name(extra))).await;
             self.state.live[table][extra] = true;
+            self.unfilled[table] = true;
             self.state.made[table] += 1;
         }
         false
