@@ -15,5 +15,6 @@ pub mod lake;
 pub mod ops;
 pub mod pipeline;
 pub mod query;
+pub mod reconcile;
 pub mod source;
 pub mod wal;

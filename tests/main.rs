@@ -11,6 +11,7 @@
     unreachable_pub
 )]
 
+mod archive;
 mod changes;
 mod connection;
 mod control;

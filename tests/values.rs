@@ -1,6 +1,7 @@
-//! D3: arbitrary values of every supported type, through a real server, by the stream and by COPY, in text and in binary.
+//! D3, R4: arbitrary values of every supported type, through a real server, by the stream and by COPY, in text and in binary.
 
 mod copy;
+mod digest;
 mod generate;
 mod refused;
 
@@ -29,6 +30,7 @@ async fn arbitrary_values_are_equal(server: ServerKind, columns: &[Column], bina
     let rows = assert_lake_equals_source(&site, "public.arbitrary", "happened", "day").await;
     assert_eq!(rows, u64::from(ROWS));
     copy::text_and_binary_give_the_same_values(&site, "public.arbitrary", binary).await;
+    digest::both_sides_agree(&site, "public.arbitrary").await;
     site.cluster.stop().await;
 }
 

@@ -7,6 +7,7 @@
 mod backoff;
 mod column;
 mod lsn;
+mod marker;
 mod partition;
 #[cfg(test)]
 pub(crate) mod remedies;
@@ -17,6 +18,7 @@ mod xids;
 pub use backoff::Backoff;
 pub use column::{ColumnType, SourceColumn};
 pub use lsn::{Lsn, ParseLsnError};
+pub use marker::{MARKER_PREFIX, RECONCILE_MARKER};
 pub use partition::{Partition, PartitionBy};
 pub use retry::{Classify, RetryClass};
 pub use table::{ParseTableNameError, TableName, TableShape};

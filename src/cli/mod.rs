@@ -9,6 +9,7 @@ mod demo;
 mod init;
 mod lineage;
 mod query;
+mod reconcile;
 #[cfg(test)]
 mod remedy_test;
 mod run;
@@ -61,6 +62,8 @@ enum Verb {
     Init(init::InitArgs),
     /// Follow the WAL into the lake until stopped
     Run(run::RunArgs),
+    /// Balance the detached partitions against the lake, and drop those that balance
+    Reconcile(reconcile::ReconcileArgs),
     /// Step over one transaction that cannot be kept, and leave a finding about it
     Skip(skip::SkipArgs),
     /// Slot, lag, and one line a day
@@ -121,6 +124,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
             match other {
                 Verb::Check(args) => Box::pin(check::run(args, &pipeline)).await,
                 Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
+                Verb::Reconcile(args) => Box::pin(reconcile::run(args, &pipeline)).await,
                 Verb::Skip(args) => Box::pin(skip::run(args, &pipeline)).await,
                 Verb::Status(args) => Box::pin(status::run(args, &pipeline)).await,
                 Verb::Query(args) => Box::pin(query::run(args, &pipeline)).await,

@@ -5,7 +5,7 @@ use super::follow::{Follow, Following, Leave, Marker};
 use super::land::LandCommand;
 use super::refusal::{Cause, Refusal};
 use super::transaction::OpenTransaction;
-use crate::base::Lsn;
+use crate::base::{Lsn, MARKER_PREFIX, RECONCILE_MARKER};
 use crate::buffer::{BufferError, TableBuffer, Transaction};
 use crate::decode::{DecodeError, Message, Relation, Tuple};
 
@@ -43,7 +43,14 @@ impl Follow {
             Message::Truncate { relation_oids, .. } => {
                 return self.truncate(at, bytes, &relation_oids).await.map(|()| None);
             }
-            Message::LogicalMessage { prefix, content, .. } => return Ok(self.is_marker(prefix, content)),
+            Message::LogicalMessage { prefix, content, .. } => {
+                if prefix == MARKER_PREFIX && content == RECONCILE_MARKER.as_bytes() {
+                    // What was committed before it is looked for in the lake (R3).
+                    self.progress.hurry();
+                    self.flush().await?;
+                }
+                return Ok(self.is_marker(prefix, content));
+            }
             Message::StreamStart { xid, first_segment } => {
                 return self.stream_start(at, xid, first_segment).map(|()| None);
             }

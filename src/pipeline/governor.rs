@@ -6,7 +6,7 @@
 //! pipeline, because a stream that works is worth more than a gauge.
 
 use super::PipelineError;
-use crate::base::{Backoff, Classify, RetryClass, TableName};
+use crate::base::{Backoff, Classify, MARKER_PREFIX, RetryClass, TableName};
 use crate::connect::{self, ControlConnection, Settings};
 use crate::lake::{LakeLocation, LakeTable};
 use crate::source::Pressure;
@@ -23,7 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Prefix and content of the heartbeat. No marker has this content, so whoever follows reads over it.
-const HEARTBEAT_PREFIX: &str = "lakebed";
+const HEARTBEAT_PREFIX: &str = MARKER_PREFIX;
 const HEARTBEAT: &str = "heartbeat";
 /// In percent of the limit: an alarm ends only when this much is left again, so that a slot at the edge does not fill the log.
 const RECOVERED_PERCENT: u64 = 50;

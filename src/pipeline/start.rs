@@ -13,7 +13,7 @@ use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
 use super::{PipelineError, Running, Totals, Until};
-use crate::base::Lsn;
+use crate::base::{Lsn, MARKER_PREFIX};
 use crate::buffer::TableBuffer;
 use crate::config::{OnError, OnTruncate, Pipeline, TableSection};
 use crate::connect::{self, Settings};
@@ -30,8 +30,6 @@ use tokio_postgres::Client;
 const FEEDBACK_INTERVAL: Duration = Duration::from_secs(1);
 /// Who waits for the end does not wait for ever for a store that is gone.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
-/// Prefix of the logical messages that lakebed writes into the WAL for itself.
-const MARKER_PREFIX: &str = "lakebed";
 
 /// The words that go from stage to stage, both ends of each.
 struct Words {

@@ -58,6 +58,8 @@ pub(super) struct Progress {
     idle_asked_to: Lsn,
     /// Since when the server has sent more than `land` was told of.
     idle_since: Option<Instant>,
+    /// Somebody waits for the acknowledgement of what was sent.
+    hurried: bool,
 }
 
 impl Progress {
@@ -109,6 +111,11 @@ impl Progress {
         }
     }
 
+    /// The next position without rows is acknowledged at once: somebody waits for it.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// Whether rows of whole transactions wait for a flush.
     pub(super) fn has_pending(&self) -> bool {
         self.pending.rows > 0
@@ -158,7 +165,7 @@ impl Progress {
     /// When the lake should note that position: each notice costs the store a request or two.
     pub(super) fn idle_deadline(&self, durable: Lsn, interval: Duration) -> Option<Instant> {
         self.idle_position(durable)?;
-        self.idle_since.map(|since| since + interval)
+        self.idle_since.map(|since| if self.hurried { since } else { since + interval })
     }
 
     /// `land` was asked to acknowledge `at`, or could not be; the next one waits its turn.
@@ -167,6 +174,7 @@ impl Progress {
             Some(at) => {
                 self.idle_asked_to = at;
                 self.idle_since = None;
+                self.hurried = false;
             }
             None => self.idle_since = Some(Instant::now()),
         }

@@ -4,6 +4,7 @@
 //! Everything is applied in one transaction, and the plan is made again afterwards: GRANT without the grant option is only
 //! a warning to the server.
 
+use super::archive_objects::archive_objects;
 use super::read::{execute, field, read, read_one};
 use super::template::render;
 use super::{
@@ -65,6 +66,7 @@ pub async fn plan(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step
     ];
     let makers = leaf_makers(client, wanted).await?;
     steps.extend(archive_steps(client, wanted, &makers, login.is_some()).await?);
+    steps.extend(archive_objects(client, wanted).await?);
     for table in wanted.tables {
         steps.push(table_step(client, wanted, table, login.is_some()).await?);
     }
@@ -136,9 +138,16 @@ const SQL_PARTMAN: File = ("sql/06_partman.sql", include_str!("../../sql/06_part
 const SQL_PUBLICATION: File = ("sql/07_publication.sql", include_str!("../../sql/07_publication.sql"));
 const SQL_CRON: File = ("sql/08_cron.sql", include_str!("../../sql/08_cron.sql"));
 
-type File = (&'static str, &'static str);
+/// A file's name and text.
+pub(super) type File = (&'static str, &'static str);
 
-fn step(kind: &str, name: &str, present: bool, file: File, variables: &[(&str, &str)]) -> Result<Step, SourceError> {
+pub(super) fn step(
+    kind: &str,
+    name: &str,
+    present: bool,
+    file: File,
+    variables: &[(&str, &str)],
+) -> Result<Step, SourceError> {
     Ok(Step { what: format!("{kind} {name}"), present, sql: render(file.0, file.1, variables)? })
 }
 
@@ -289,8 +298,17 @@ mod tests {
     /// By hand the files run in a superuser's session, where a function of a writable schema must not stand in for the server's.
     #[test]
     fn every_file_pins_the_search_path_first() {
-        let files =
-            [SQL_LOGIN, SQL_CONNECT, SQL_ARCHIVE, SQL_TABLE, SQL_FUTURE, SQL_PARTMAN, SQL_PUBLICATION, SQL_CRON];
+        use super::super::archive_objects as objects;
+        let files = [objects::SQL_TABLES, objects::SQL_GUIDE, objects::SQL_LOGIN].into_iter().chain([
+            SQL_LOGIN,
+            SQL_CONNECT,
+            SQL_ARCHIVE,
+            SQL_TABLE,
+            SQL_FUTURE,
+            SQL_PARTMAN,
+            SQL_PUBLICATION,
+            SQL_CRON,
+        ]);
         for (file, text) in files {
             let first = text.lines().find(|line| !line.is_empty() && !line.starts_with("--"));
             assert_eq!(first, Some("SET search_path = '';"), "{file}");

@@ -14,6 +14,8 @@
 //! or alters anything that it did not find missing. A name from a pipeline file or a catalog reaches SQL only through [`quote_identifier`],
 //! [`quote_literal`] or a bound parameter.
 
+mod archive;
+mod archive_objects;
 mod bounds;
 mod cron;
 mod described;
@@ -38,6 +40,10 @@ mod suggest;
 mod table;
 mod template;
 
+pub use archive::{
+    Receipt, drop_frozen, freeze, labelled_sums, note_finding, receipts, relation_exists, resolve_findings, run_pins,
+    thaw,
+};
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use described::{DescribedColumn, DescribedTable, columns_with_default};

@@ -1,0 +1,235 @@
+//! One detached partition from the freeze to the drop, or to what is told instead.
+
+use super::candidate::{Candidate, Candidates};
+use super::cut::{Cut, Sides, Subject};
+use super::digest::{self, DigestColumn};
+use super::ledger::{Balance, Ledger};
+use super::span::Span;
+use super::{ReconcileError, candidate};
+use crate::base::TableName;
+use crate::lake::{LakeLocation, LakeTable, PartitionReader};
+use crate::source::{self, Receipt, TableFacts};
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// Cuts that are taken until one is quiet, and of quiet ones that differ.
+const CUTS_MAX: u32 = 5;
+const QUIET_CUTS_THAT_DIFFER: u32 = 2;
+
+/// A pipeline's way to balance the detached partitions of one table.
+pub struct Reconciler<'a> {
+    /// For the transactions that lock, count and drop.
+    pub counting: &'a Client,
+    /// For everything beside them.
+    pub control: &'a Client,
+    /// The schema of detached tables.
+    pub archive: &'a str,
+    /// The slot that `run` follows.
+    pub slot: &'a str,
+    /// The table.
+    pub facts: &'a TableFacts,
+    /// Where the lake is, and the table's folder there.
+    pub lake: (&'a LakeLocation, &'a str),
+    /// Whether what balances is dropped.
+    pub drop: bool,
+    /// How long the lake may take to have everything.
+    pub patience: Duration,
+}
+
+/// What became of a partition.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It balanced, its receipt has this number, and it is dropped.
+    Dropped {
+        /// In the chain.
+        receipt: i64,
+    },
+    /// It balances, and was not to be dropped.
+    Balanced,
+    /// It does not balance; one line for each thing that is wrong.
+    Differs {
+        /// What is wrong.
+        reasons: Vec<String>,
+    },
+    /// Somebody else has dropped it meanwhile, as another reconciler does.
+    Gone,
+    /// No verdict could be had.
+    Failed(ReconcileError),
+}
+
+/// One partition's report.
+#[derive(Debug)]
+pub struct PartitionReport {
+    /// The detached table.
+    pub table: TableName,
+    /// Its days.
+    pub span: Span,
+    /// Both sides, where they were looked at.
+    pub ledger: Option<Ledger>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Reconciler<'_> {
+    /// What the archive schema holds of the table.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn candidates(&self) -> Result<Candidates, ReconcileError> {
+        Ok(candidate::find(self.control, self.archive, self.facts).await?)
+    }
+
+    /// Balances one of the candidates, and drops it where it balances and may be dropped.
+    pub async fn partition(&self, all: &[Candidate], one: &Candidate) -> PartitionReport {
+        let mut ledger = None;
+        let outcome = match self.frozen(all, one, &mut ledger).await {
+            Ok(outcome) => outcome,
+            Err(error) => self.failed(one, error).await,
+        };
+        if !matches!(outcome, Outcome::Dropped { .. })
+            && let Err(error) = source::thaw(self.counting).await
+        {
+            tracing::debug!(%error, "the session that counts is lost, and its lock with it");
+        }
+        let table = one.table.clone();
+        if let Err(error) = self.keep(one, ledger.as_ref(), &outcome).await {
+            tracing::warn!(table = %table, %error, "what was found of a partition could not be kept in the database");
+        }
+        PartitionReport { table, span: one.span, ledger, outcome }
+    }
+
+    async fn failed(&self, one: &Candidate, error: ReconcileError) -> Outcome {
+        match source::relation_exists(self.control, one.oid).await {
+            Ok(false) => Outcome::Gone,
+            Ok(true) | Err(_) => Outcome::Failed(error),
+        }
+    }
+
+    async fn frozen(
+        &self,
+        all: &[Candidate],
+        one: &Candidate,
+        shown: &mut Option<Ledger>,
+    ) -> Result<Outcome, ReconcileError> {
+        let (location, path) = self.lake;
+        let table = &self.facts.shape.table;
+        let reader = PartitionReader::open(location, path).await?;
+        source::freeze(self.counting, self.archive, one.oid, self.facts.oid).await?;
+        let frozen_at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        // A table that stands still is passed by the slot, so that its acknowledgement proves nothing of it.
+        if LakeTable::stands_still(location, path, self.slot, table).await? {
+            return Err(ReconcileError::StandsStill { table: table.clone() });
+        }
+        let columns: Arc<[DigestColumn]> = digest::columns_of(&self.facts.shape).into();
+        let (control, counting, slot) = (self.control, self.counting, self.slot);
+        let sides = Sides { counting, control, slot, lake: &reader, patience: self.patience };
+        let others = all.iter().filter(|other| other.oid != one.oid).collect();
+        let subject = Subject {
+            shape: &self.facts.shape,
+            root_oid: self.facts.oid,
+            columns: Arc::clone(&columns),
+            detached: one,
+            others,
+        };
+        let mut differed = 0;
+        for _ in 0..CUTS_MAX {
+            let mut cut = sides.cut(&subject).await?;
+            cut.ledger.receipts = self.dropped_before(one.span, &columns).await?;
+            *shown = Some(cut.ledger);
+            if !cut.quiet {
+                continue;
+            }
+            let reasons = reasons(&cut, one);
+            if reasons.is_empty() {
+                return self.give_up(one, &cut, &columns, &frozen_at).await;
+            }
+            differed += 1;
+            if differed == QUIET_CUTS_THAT_DIFFER {
+                return Ok(Outcome::Differs { reasons });
+            }
+        }
+        Err(ReconcileError::NotQuiet { table: table.clone() })
+    }
+
+    /// What receipts say of these days.
+    async fn dropped_before(&self, span: Span, columns: &[DigestColumn]) -> Result<digest::RowSum, ReconcileError> {
+        let table = &self.facts.shape.table;
+        let (days, _) = super::cut::covering(span, self.facts.shape.partition_by);
+        let receipts = source::receipts(self.control, self.archive, table, (days.lower, days.upper)).await?;
+        let sum = |receipt: &Receipt| {
+            let other = || ReconcileError::OtherColumns { table: table.clone(), sequence: receipt.sequence };
+            let same = receipt.digest_rule == i32::try_from(digest::RULE).unwrap_or(i32::MAX)
+                && receipt.columns == json!(columns);
+            let sum = digest::RowSum::new(receipt.rows, &receipt.digest).map_err(|_| other())?;
+            if same || receipt.rows == 0 { Ok(sum) } else { Err(other()) }
+        };
+        receipts.iter().map(sum).sum()
+    }
+
+    /// The receipt and the drop, in the transaction that has counted.
+    async fn give_up(
+        &self,
+        one: &Candidate,
+        cut: &Cut,
+        columns: &[DigestColumn],
+        frozen_at: &str,
+    ) -> Result<Outcome, ReconcileError> {
+        if !self.drop {
+            return Ok(Outcome::Balanced);
+        }
+        let receipt = json!({
+            "table_name": self.facts.shape.table.to_string(),
+            "partition_name": one.table.to_string(),
+            "lower_bound": one.span.lower.to_string(),
+            "upper_bound": one.span.upper.to_string(),
+            "rows": cut.ledger.detached.rows,
+            "digest": cut.ledger.detached.digest(),
+            "digest_rule": digest::RULE,
+            "columns": columns,
+            "lake_rows": cut.ledger.lake.rows,
+            "lake_digest": cut.ledger.lake.digest(),
+            "delta_version": cut.version,
+            "lsn": cut.lsn.to_string(),
+            "frozen_at": frozen_at,
+            "ledger": cut.ledger.to_json(),
+            "files": cut.files,
+            "lakebed_version": env!("CARGO_PKG_VERSION"),
+        });
+        let root = self.facts.oid;
+        let receipt = source::drop_frozen(self.counting, self.archive, one.oid, root, &receipt).await?;
+        Ok(Outcome::Dropped { receipt })
+    }
+
+    /// A difference becomes a finding, and a balance settles what was found before.
+    async fn keep(&self, one: &Candidate, ledger: Option<&Ledger>, outcome: &Outcome) -> Result<(), ReconcileError> {
+        let table = &self.facts.shape.table;
+        match outcome {
+            Outcome::Differs { reasons } => {
+                let sides = ledger.map_or(Value::Null, |ledger| ledger.to_json());
+                let evidence = json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides });
+                let (names, reason) = ((table, &one.table), reasons.join("; "));
+                source::note_finding(self.control, self.archive, "unbalanced", names, &reason, &evidence).await?;
+            }
+            Outcome::Dropped { .. } | Outcome::Balanced => {
+                source::resolve_findings(self.control, self.archive, table, &one.table).await?;
+            }
+            Outcome::Gone | Outcome::Failed(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Everything that forbids a drop.
+fn reasons(cut: &Cut, one: &Candidate) -> Vec<String> {
+    let mut reasons: Vec<String> = cut.faults.iter().map(ToString::to_string).collect();
+    if cut.outside > 0 {
+        reasons.push(format!("{} rows of {} are not of {}", cut.outside, one.table, one.span));
+    }
+    if cut.ledger.balance() != Balance::Balanced {
+        reasons.push(cut.ledger.to_string());
+    }
+    reasons
+}

@@ -1,0 +1,65 @@
+//! The steps of `init` in the archive schema: its tables (`sql/09`), the guide's functions (`sql/10`), the login's (`sql/11`).
+
+use super::SourceError;
+use super::install::{File, Installation, Step, step};
+use super::read::{field, read_one};
+use tokio_postgres::Client;
+
+pub(super) const SQL_TABLES: File = ("sql/09_archive_tables.sql", include_str!("../../sql/09_archive_tables.sql"));
+pub(super) const SQL_GUIDE: File = ("sql/10_guide_functions.sql", include_str!("../../sql/10_guide_functions.sql"));
+pub(super) const SQL_LOGIN: File = ("sql/11_login_functions.sql", include_str!("../../sql/11_login_functions.sql"));
+
+/// One step a file. A file is in force where the object that it makes last bears the file's name and version, and the login may use it.
+pub(super) async fn archive_objects(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+    const SQL: &str = "
+        WITH found AS (
+            SELECT to_regclass(format('%I.queue', $1::text))::oid AS tables,
+                   to_regprocedure(format('%I.process_archived_partitions(boolean)', $1::text))::oid AS guide,
+                   to_regprocedure(format('%I.lakebed_resolve(text, text)', $1::text))::oid AS login,
+                   (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $2::text) AS role)
+        SELECT obj_description(tables, 'pg_class') AS tables, obj_description(guide, 'pg_proc') AS guide,
+               obj_description(login, 'pg_proc') AS login,
+               coalesce(has_table_privilege(role, tables, 'SELECT'), false) AS reads,
+               coalesce(has_function_privilege(role, login, 'EXECUTE'), false) AS calls
+        FROM found";
+    let row = read_one(client, "looking into the archive schema", SQL, &[&wanted.archive, &wanted.login]).await?;
+    let (reads, calls): (bool, bool) = (field(&row, "reads")?, field(&row, "calls")?);
+    let variables = [("login", wanted.login), ("archive", wanted.archive)];
+    let one = |kind: &str, column: &str, file: File, allowed: bool| {
+        let found: Option<String> = field(&row, column)?;
+        let present = allowed && found.as_deref() == version(file);
+        step(kind, wanted.archive, present, file, &variables)
+    };
+    Ok(vec![
+        one("receipts and findings in schema", "tables", SQL_TABLES, reads)?,
+        one("the archive guide's functions in schema", "guide", SQL_GUIDE, true)?,
+        one("functions to freeze and drop in schema", "login", SQL_LOGIN, calls)?,
+    ])
+}
+
+/// `lakebed sql/09, version 1`: how a file's first line begins, and what its objects bear as a comment.
+fn version((_, text): File) -> Option<&'static str> {
+    text.strip_prefix("-- ")?.split_once(':').map(|(version, _)| version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_objects_of_a_file_bear_its_version() {
+        for file in [SQL_TABLES, SQL_GUIDE, SQL_LOGIN] {
+            let version = version(file).unwrap();
+            assert!(version.starts_with("lakebed sql/") && version.contains(", version "), "{version}");
+            assert!(file.1.contains(&format!("'{version}'")), "{}", file.0);
+        }
+    }
+
+    /// R2.
+    #[test]
+    fn r2_one_drop_stands_in_all_of_sql() {
+        let all = [SQL_TABLES.1, SQL_GUIDE.1, SQL_LOGIN.1].concat();
+        let statements: Vec<&str> = all.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        assert_eq!(statements.iter().filter(|line| line.contains("DROP")).count(), 1, "{statements:?}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The archive: what partman detaches is balanced against the lake, gets a receipt and is dropped, and nothing else is (R1 to R5).
+
+mod rights;
+
+use crate::support::{Finished, RunningRun, Site, files, lake_rows};
+use lakebed::demo::ServerKind;
+use serde_json::Value;
+
+const EVENTS: &str = "public.security_event";
+/// Beyond the retention of 90 days, with a day to spare.
+const OLD_DAYS: std::ops::Range<i32> = 92..95;
+
+/// A site whose partitions of 92 to 94 days ago hold rows that the lake has, and are detached; and its pipeline, running.
+async fn archived() -> (Site, RunningRun) {
+    let site = Site::with_history(ServerKind::Debian15, 96).await;
+    site.init().await;
+    for day in OLD_DAYS {
+        insert(&site, day, 20).await;
+    }
+    insert(&site, 0, 5).await;
+    let run = site.start_run();
+    site.sql("CALL partman.run_maintenance_proc()").await;
+    (site, run)
+}
+
+async fn insert(site: &Site, days_ago: i32, rows: u32) {
+    site.sql(&format!(
+        "INSERT INTO {EVENTS} SELECT gen_random_uuid(), 'login_success', 'made by a test', gen_random_uuid(), 'tenant', 'client', '日本語',
+             NULL, CASE WHEN n % 2 = 0 THEN '' END, NULL, '2001:db8::1', E'line\\nbreak', '{{\"a\": [1, null]}}',
+             date_trunc('day', timezone('UTC', now())) - {days_ago} * interval '1 day' + n * interval '1 second'
+         FROM generate_series(1, {rows}) AS n"
+    ))
+    .await;
+}
+
+async fn reconcile(site: &Site, more: &[&str]) -> (Finished, Value) {
+    let finished = site.lakebed(&[&["reconcile", "--json"], more].concat()).await;
+    let report = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|_| panic!("code {:?}: {}{}", finished.code, finished.stdout, finished.stderr));
+    (finished, report)
+}
+
+/// The name of the events' detached table of so many days ago.
+async fn detached(site: &Site, days_ago: i32) -> String {
+    site.value(&format!("SELECT 'archive.security_event_p' || to_char(timezone('UTC', now()) - {days_ago} * interval '1 day', 'YYYY_MM_DD')"))
+        .await
+}
+
+fn outcomes<'a>(report: &'a Value, outcome: &str) -> Vec<&'a str> {
+    let partitions = report["partitions"].as_array().unwrap().iter();
+    let those = partitions.filter(|partition| partition["outcome"] == outcome);
+    those.map(|partition| partition["partition"].as_str().unwrap()).collect()
+}
+
+async fn is_there(site: &Site, table: &str) -> bool {
+    site.value(&format!("SELECT to_regclass('{table}') IS NOT NULL")).await == "t"
+}
+
+#[tokio::test]
+async fn r1_what_balances_is_dropped_with_a_receipt_and_the_lake_answers_for_it() {
+    let (site, run) = archived().await;
+    let waiting = site.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'archive' AND tablename ~ '_p2'").await;
+    let (finished, report) = reconcile(&site, &["--dry-run"]).await;
+    finished.succeeded();
+    assert!(outcomes(&report, "balanced").contains(&detached(&site, 93).await.as_str()), "{report}");
+    assert_eq!(site.value("SELECT count(*) FROM archive.receipt").await, "0", "a dry run drops nothing");
+
+    let (finished, report) = reconcile(&site, &[]).await;
+    finished.succeeded();
+    let dropped = outcomes(&report, "dropped");
+    assert_eq!(dropped.len(), report["partitions"].as_array().unwrap().len(), "{report}");
+    for day in OLD_DAYS {
+        let table = detached(&site, day).await;
+        assert!(dropped.contains(&table.as_str()), "{table}: {report}");
+        assert!(!is_there(&site, &table).await, "{table}");
+        let rows = site.value(&format!("SELECT rows FROM archive.receipt WHERE partition_name = '{table}'")).await;
+        assert_eq!(rows, "20", "{table}");
+    }
+    // The statistics' partitions are in the same schema, and belong to no table of the pipeline file.
+    let left = site.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'archive' AND tablename ~ '_p2'").await;
+    assert_eq!(left.parse::<usize>().unwrap() + dropped.len(), waiting.parse::<usize>().unwrap());
+    assert!(is_there(&site, "archive.config").await);
+    assert_chain(&site).await;
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    assert_eq!(lake_rows(&site, "security_event").await, 65);
+    site.cluster.stop().await;
+}
+
+/// Each receipt's hash is that of its text, and the text holds the hash of the receipt before it.
+async fn assert_chain(site: &Site) {
+    let broken = "
+        SELECT count(*) FROM (
+            SELECT sequence, hash, content, lag(hash, 1, '') OVER (ORDER BY sequence) AS before, row_number() OVER (ORDER BY sequence) AS place
+            FROM archive.receipt) r
+        WHERE hash <> encode(sha256(convert_to(content, 'UTF8')), 'hex') OR content::jsonb->>'previous_hash' <> before OR sequence <> place";
+    assert_eq!(site.value(broken).await, "0");
+    assert_ne!(site.value("SELECT count(*) FROM archive.receipt").await, "0");
+}
+
+#[tokio::test]
+async fn r1_what_does_not_balance_stays_and_is_a_finding() {
+    let (site, run) = archived().await;
+    let [changed, short, long] = [92, 93, 94].map(|day| detached(&site, day));
+    let (changed, short, long) = (changed.await, short.await, long.await);
+    site.sql(&format!(
+        "UPDATE {changed} SET description = 'tampered' WHERE ctid IN (SELECT ctid FROM {changed} LIMIT 1)"
+    ))
+    .await;
+    site.sql(&format!("DELETE FROM {short} WHERE ctid IN (SELECT ctid FROM {short} LIMIT 1)")).await;
+    site.sql(&format!("INSERT INTO {long} SELECT (json_populate_record(t, json_build_object('id', gen_random_uuid()))).* FROM {long} t LIMIT 2"))
+        .await;
+    let (finished, report) = reconcile(&site, &["--table", EVENTS]).await;
+    assert_eq!(finished.code, Some(3), "{}{}", finished.stdout, finished.stderr);
+    let mut differing = outcomes(&report, "differs");
+    differing.sort_unstable();
+    let mut expected = [changed.as_str(), &short, &long];
+    expected.sort_unstable();
+    assert_eq!(differing, expected, "{report}");
+    for table in expected {
+        assert!(is_there(&site, table).await, "{table}");
+        let findings =
+            format!("SELECT count(*) FROM archive.finding WHERE partition_name = '{table}' AND resolved_at IS NULL");
+        assert_eq!(site.value(&findings).await, "1", "{table}");
+    }
+    // What is mended balances, and its finding is settled.
+    site.sql(&format!("UPDATE {changed} SET description = 'made by a test'")).await;
+    let (finished, report) = reconcile(&site, &["--table", &changed]).await;
+    finished.succeeded();
+    assert_eq!(outcomes(&report, "dropped"), [changed.as_str()]);
+    assert_eq!(site.value("SELECT count(*) FROM archive.finding WHERE resolved_at IS NULL").await, "2");
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn r1_a_file_that_is_lost_or_doubled_in_the_lake_is_noticed() {
+    let (site, run) = archived().await;
+    site.wait_for(&format!("SELECT confirmed_flush_lsn > (SELECT pg_current_wal_flush_lsn() - 100000000) FROM pg_replication_slots WHERE slot_name = '{}'", "lakebed")).await;
+    let (finished, _) = reconcile(&site, &["--dry-run"]).await;
+    finished.succeeded();
+    let day = site
+        .value(
+            "SELECT to_char(timezone('UTC', now()) - 93 * interval '1 day', '\"year=\"YYYY\"/month=\"MM\"/day=\"DD')",
+        )
+        .await;
+    let folder = site.lake().join("security_event").join(day);
+    let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let kept = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let (finished, report) = reconcile(&site, &["--table", EVENTS]).await;
+    assert_eq!(finished.code, Some(3), "{}{}", finished.stdout, finished.stderr);
+    let table = detached(&site, 93).await;
+    assert_eq!(outcomes(&report, "differs"), [table.as_str()], "{report}");
+    assert!(report.to_string().contains("is missing"), "{report}");
+    assert!(is_there(&site, &table).await);
+    // A file that nobody's log names is nothing to the lake, and one of another length is no file of it.
+    std::fs::write(folder.join("part-extra.parquet"), &kept).unwrap();
+    std::fs::write(&file, &kept[..kept.len() - 1]).unwrap();
+    let (finished, report) = reconcile(&site, &["--table", &table]).await;
+    assert_eq!(finished.code, Some(3));
+    assert!(report.to_string().contains("bytes, and the log says"), "{report}");
+    std::fs::write(&file, &kept).unwrap();
+    let (finished, report) = reconcile(&site, &["--table", &table]).await;
+    finished.succeeded();
+    assert_eq!(outcomes(&report, "dropped"), [table.as_str()]);
+    assert_eq!(files::missing(&site.lake().join("security_event")), Vec::<String>::new());
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    site.cluster.stop().await;
+}
