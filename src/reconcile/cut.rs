@@ -23,12 +23,12 @@ const UNHELD_FOR: Duration = Duration::from_secs(30);
 
 /// A file of the lake, as a receipt keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HashedFile {
+pub(super) struct HashedFile {
     /// Name and size.
     #[serde(flatten)]
-    pub file: StoredFile,
+    pub(super) file: StoredFile,
     /// Of its bytes, in hexadecimal.
-    pub sha256: String,
+    pub(super) sha256: String,
 }
 
 /// Both sides.

@@ -20,6 +20,8 @@ pub mod digest;
 mod error;
 mod ledger;
 mod partition;
+#[cfg(test)]
+mod remedy_test;
 mod span;
 
 pub use candidate::{Candidate, Candidates, LeftAlone, find};

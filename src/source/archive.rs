@@ -6,8 +6,8 @@ use super::read::{execute, field, read, read_one};
 use crate::base::TableName;
 use chrono::NaiveDate;
 use serde_json::Value;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
 
 /// How long the freeze waits for whoever uses the table: whoever queues behind us waits as long.
 const LOCK_TIMEOUT: &str = "2s";
@@ -99,8 +99,8 @@ pub async fn receipts(
     let parameters: [&(dyn ToSql + Sync); 3] = [&table.to_string(), &lower, &upper];
     let rows = read(client, "reading the receipts", &sql, &parameters).await?;
     let unexpected = || SourceError::UnexpectedAnswer { doing: "reading the receipts".to_owned(), source: None };
-    let date = |row, name| field::<String>(row, name)?.parse::<NaiveDate>().map_err(|_| unexpected());
-    let receipt = |row: &tokio_postgres::Row| {
+    let date = |row: &Row, name: &str| field::<String>(row, name)?.parse::<NaiveDate>().map_err(|_| unexpected());
+    let receipt = |row: &Row| {
         Ok(Receipt {
             sequence: field(row, "sequence")?,
             kind: field(row, "kind")?,
@@ -162,7 +162,7 @@ pub async fn labelled_sums(
     sql: &str,
 ) -> Result<Vec<(String, i64, [i128; 2])>, SourceError> {
     let unexpected = || SourceError::UnexpectedAnswer { doing: doing.to_owned(), source: None };
-    let lane = |row, name| field::<String>(row, name)?.parse::<i128>().map_err(|_| unexpected());
+    let lane = |row: &Row, name: &str| field::<String>(row, name)?.parse::<i128>().map_err(|_| unexpected());
     let rows = read(client, doing, sql, &[]).await?;
     rows.iter()
         .map(|row| Ok((field(row, "part")?, field(row, "rows")?, [lane(row, "lane1")?, lane(row, "lane2")?])))
