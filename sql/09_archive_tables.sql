@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS :"archive".queue (
     PRIMARY KEY (schema_name, table_name)
 );
 
-GRANT SELECT ON TABLE :"archive".config, :"archive".receipt, :"archive".finding, :"archive".queue TO :"login";
+GRANT SELECT ON TABLE :"archive".receipt, :"archive".finding, :"archive".queue TO :"login";
 
 SELECT pg_catalog.set_config('lakebed.archive', :'archive', false);
 DO $lakebed$

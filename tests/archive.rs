@@ -137,7 +137,6 @@ async fn r1_what_does_not_balance_stays_and_is_a_finding() {
 #[tokio::test]
 async fn r1_a_file_that_is_lost_or_doubled_in_the_lake_is_noticed() {
     let (site, run) = archived().await;
-    site.wait_for(&format!("SELECT confirmed_flush_lsn > (SELECT pg_current_wal_flush_lsn() - 100000000) FROM pg_replication_slots WHERE slot_name = '{}'", "lakebed")).await;
     let (finished, _) = reconcile(&site, &["--dry-run"]).await;
     finished.succeeded();
     let day = site

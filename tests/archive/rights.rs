@@ -17,7 +17,8 @@ async fn r2_the_login_can_drop_nothing_but_what_it_has_frozen_and_counted() {
     };
     refused(&format!("DROP TABLE {table}"), "42501").await;
     refused(&format!("DELETE FROM {table}"), "42501").await;
-    refused(&format!("LOCK TABLE {table} IN SHARE MODE"), "42501").await;
+    refused(&format!("BEGIN; LOCK TABLE {table} IN SHARE MODE"), "42501").await;
+    client.batch_execute("ROLLBACK").await.unwrap();
     refused("DELETE FROM archive.receipt", "42501").await;
     refused("UPDATE archive.receipt SET rows = 0", "42501").await;
     refused("INSERT INTO archive.finding (kind) VALUES ('x')", "42501").await;
