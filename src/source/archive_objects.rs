@@ -2,7 +2,7 @@
 
 use super::SourceError;
 use super::install::{File, Installation, Step, step};
-use super::read::{field, read_one};
+use super::read::{field, read, read_one};
 use tokio_postgres::Client;
 
 pub(super) const SQL_TABLES: File = ("sql/09_archive_tables.sql", include_str!("../../sql/09_archive_tables.sql"));
@@ -35,6 +35,21 @@ pub(super) async fn archive_objects(client: &Client, wanted: &Installation<'_>) 
         one("the archive guide's functions in schema", "guide", SQL_GUIDE, true)?,
         one("functions to freeze and drop in schema", "login", SQL_LOGIN, calls)?,
     ])
+}
+
+/// Which of the guide's functions stand in the archive schema and are not those of `init`: the guide's own drop what nobody has looked at.
+///
+/// # Errors
+/// As any statement.
+pub async fn foreign_guide_functions(client: &Client, archive: &str) -> Result<Vec<String>, SourceError> {
+    const SQL: &str = "
+        SELECT DISTINCT p.proname::text AS name
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = $1::text
+          AND p.proname IN ('process_archived_partitions', 'export_partition_to_external_storage')
+          AND coalesce(obj_description(p.oid, 'pg_proc'), '') NOT LIKE 'lakebed sql/10,%' ORDER BY 1";
+    let rows = read(client, "looking for the archive guide's functions", SQL, &[&archive]).await?;
+    rows.iter().map(|row| field(row, "name")).collect()
 }
 
 /// `lakebed sql/09, version 1`: how a file's first line begins, and what its objects bear as a comment.

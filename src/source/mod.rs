@@ -44,6 +44,7 @@ pub use archive::{
     Receipt, drop_frozen, freeze, labelled_sums, note_finding, receipts, relation_exists, resolve_findings, run_pins,
     thaw,
 };
+pub use archive_objects::foreign_guide_functions;
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use described::{DescribedColumn, DescribedTable, columns_with_default};

@@ -1,7 +1,7 @@
 //! R2, R3: who may drop what, and who waits for whom.
 
 use super::{EVENTS, archived, assert_chain, detached, is_there, outcomes, reconcile};
-use crate::support::{DATABASE, NAME, lakebed};
+use crate::support::{DATABASE, NAME};
 use lakebed::connect::{self, Settings};
 
 #[tokio::test]
@@ -65,15 +65,13 @@ async fn r3_a_table_that_somebody_writes_to_waits_and_the_late_writer_is_counted
     assert_eq!(finished.code, Some(1), "{report}");
     assert!(report.to_string().contains("SQLSTATE 55P03"), "{report}");
     // One that commits while the lock is waited for: the row is counted, and the lake does not have it.
-    let file = site.pipeline_file();
-    let waiting = tokio::spawn(async move {
+    let commit = async {
         site.wait_for("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock')")
             .await;
         writer.execute("COMMIT").await.unwrap();
-        site
-    });
-    let finished = lakebed(&file, &["reconcile", "--json", "--table", &table]).await;
-    let site = waiting.await.unwrap();
+    };
+    let arguments = ["reconcile", "--json", "--table", &table];
+    let (finished, ()) = tokio::join!(site.lakebed(&arguments), commit);
     assert_eq!(finished.code, Some(3), "{}{}", finished.stdout, finished.stderr);
     assert!(finished.stdout.contains("PostgreSQL has 21 rows"), "{}", finished.stdout);
     assert!(is_there(&site, &table).await);

@@ -29,6 +29,15 @@ pub(super) async fn check(findings: &mut Findings, client: &Client, archive: &st
     for (what, change) in deviations(&config, archive, &facts.shape.columns[..], facts.shape.partition_column) {
         findings.warning(AREA, format!("{table}: {what}"), format!("{place} {change} {only}"));
     }
+    match source::foreign_guide_functions(client, archive).await {
+        Ok(functions) if functions.is_empty() => {}
+        Ok(functions) => {
+            let remedy = "let lakebed init --admin-url … replace them, or take the job that calls them out of pg_cron";
+            let what = format!("{archive}.{} drop tables that nobody has proved", functions.join(" and "));
+            findings.warning(AREA, what, remedy);
+        }
+        Err(error) => findings.failed(AREA, &error),
+    }
     if let Err(error) = archive_rights(findings, client, archive, facts).await {
         findings.failed(AREA, &error);
     }

@@ -10,7 +10,7 @@
 //! there, whatever its bits are. Forms use oids that are the same on every server for ever, so a receipt of today can be checked by
 //! whoever has SHA-256, the column list and this page.
 //!
-//! [`sql`] is PostgreSQL's side, [`lake`] reads Parquet back. Digests find faults; the hashes of files, which receipts hold as well, find
+//! [`digest_query`] is PostgreSQL's side, [`LakeDigest`] reads Parquet back. Digests find faults; the hashes of files, which receipts hold as well, find
 //! forgers: an additive digest of 128 bits does not withstand somebody who can choose the rows.
 
 mod column;
