@@ -1,8 +1,9 @@
--- lakebed sql/09, version 1: the tables that stand in the archive schema beside what partman detached.
+-- lakebed sql/09, version 2: the tables that stand in the archive schema beside what partman detached.
 --
 -- config is the guide's. A receipt proves what was dropped: `content` is the text that was hashed, it holds the hash of the receipt
--- before it, and the other columns repeat what is looked for. finding keeps what did not balance, queue what the guide's functions
--- asked for. All belong to the owner of the schema; the login reads, and writes through the functions of sql/10 alone.
+-- before it, and the other columns repeat what is looked for. proof says of a day that is still attached how its last balance went,
+-- finding keeps what did not balance, queue what the guide's functions asked for. All belong to the owner of the schema; the login reads,
+-- and writes through the functions of sql/11 and sql/12 alone.
 --
 -- By hand:  psql -v login=lakebed -v archive=archive -f 09_archive_tables.sql
 
@@ -38,6 +39,21 @@ CREATE TABLE IF NOT EXISTS :"archive".receipt (
 );
 CREATE INDEX IF NOT EXISTS receipt_table_day ON :"archive".receipt (table_name, lower_bound);
 
+CREATE TABLE IF NOT EXISTS :"archive".proof (
+    table_name text NOT NULL,
+    lower_bound date NOT NULL,
+    upper_bound date NOT NULL,
+    balanced boolean NOT NULL,
+    rows bigint NOT NULL,
+    digest text NOT NULL,
+    lake_rows bigint NOT NULL,
+    lake_digest text NOT NULL,
+    lake_files text NOT NULL,
+    delta_version bigint NOT NULL,
+    proved_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (table_name, lower_bound, upper_bound)
+);
+
 CREATE TABLE IF NOT EXISTS :"archive".finding (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text NOT NULL,
@@ -61,7 +77,7 @@ CREATE TABLE IF NOT EXISTS :"archive".queue (
     PRIMARY KEY (schema_name, table_name)
 );
 
-GRANT SELECT ON TABLE :"archive".receipt, :"archive".finding, :"archive".queue TO :"login";
+GRANT SELECT ON TABLE :"archive".receipt, :"archive".proof, :"archive".finding, :"archive".queue TO :"login";
 
 SELECT pg_catalog.set_config('lakebed.archive', :'archive', false);
 DO $lakebed$
@@ -70,9 +86,9 @@ DECLARE
     owner text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = archive);
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['config', 'receipt', 'finding', 'queue'] LOOP
+    FOREACH name IN ARRAY ARRAY['config', 'receipt', 'proof', 'finding', 'queue'] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE %I.%I OWNER TO %I', archive, name, owner);
-        EXECUTE pg_catalog.format('COMMENT ON TABLE %I.%I IS %L', archive, name, 'lakebed sql/09, version 1');
+        EXECUTE pg_catalog.format('COMMENT ON TABLE %I.%I IS %L', archive, name, 'lakebed sql/09, version 2');
     END LOOP;
 END
 $lakebed$;

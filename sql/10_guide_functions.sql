@@ -1,4 +1,4 @@
--- lakebed sql/10, version 1: the archive guide's functions, with its names, parameters and columns.
+-- lakebed sql/10, version 2: the archive guide's functions, with its names, parameters and columns.
 --
 -- They never drop anything: a pg_cron job that calls them asks lakebed to look, and reports what lakebed has proved and dropped. The
 -- search_path of each begins with pg_catalog, and what is called from there is written out, so that nothing in the archive schema can
@@ -36,7 +36,7 @@ BEGIN
                pg_catalog.regexp_match(c.relname::text, '_p(\d{4})_?(\d{2})(?:_?(\d{2}))?(?:__\d+)?$') AS day
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relnamespace = (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = 'receipt'::regclass)
-          AND c.relkind = 'r' AND c.relname NOT IN ('config', 'receipt', 'finding', 'queue')
+          AND c.relkind = 'r' AND c.relname NOT IN ('config', 'receipt', 'proof', 'finding', 'queue')
         ORDER BY c.relname
     LOOP
         table_name := waiting.relname;
@@ -106,7 +106,7 @@ BEGIN
     FOREACH signature IN ARRAY ARRAY['get_config(text, text)', 'build_s3_path(text)', 'get_archive_status()',
         'export_partition_to_external_storage(text, text, text)', 'process_archived_partitions(boolean)'] LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %I.%s OWNER TO %I', archive, signature, owner);
-        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/10, version 1');
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/10, version 2');
     END LOOP;
 END
 $lakebed$;

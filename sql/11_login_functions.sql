@@ -1,4 +1,4 @@
--- lakebed sql/11, version 1: what the login may do to a detached table, and nothing else (R2, R3).
+-- lakebed sql/11, version 2: what the login may do to a detached table, and nothing else (R2, R3).
 --
 -- The functions run with the rights of the schema's owner, because a reader may neither lock a table nor drop it. Each looks at the table
 -- again under the lock. The one DROP TABLE of lakebed is in lakebed_drop, in the transaction that counted and that writes the receipt.
@@ -53,6 +53,28 @@ RETURNS boolean LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $
                      AND mode = 'ShareRowExclusiveLock')
 $body$;
 
+-- The next link of the chain; called by the functions that know what it may say, and granted to nobody.
+CREATE OR REPLACE FUNCTION :"archive".lakebed_append(p_receipt jsonb)
+RETURNS TABLE (sequence bigint, hash text)
+LANGUAGE plpgsql SET search_path = pg_catalog, :"archive", pg_temp SET TimeZone = 'UTC' AS $body$
+DECLARE
+    last_receipt record;
+    complete jsonb;
+BEGIN
+    -- One at a time from here to the commit, so that the chain never forks.
+    LOCK TABLE receipt IN SHARE ROW EXCLUSIVE MODE;
+    SELECT r.sequence, r.hash INTO last_receipt FROM receipt r ORDER BY r.sequence DESC LIMIT 1;
+    sequence := coalesce(last_receipt.sequence, 0) + 1;
+    complete := p_receipt || pg_catalog.jsonb_build_object(
+        'sequence', sequence, 'recorded_at', pg_catalog.clock_timestamp(), 'recorded_by', session_user::text,
+        'previous_hash', coalesce(last_receipt.hash, ''));
+    hash := pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(complete::text, 'UTF8')), 'hex');
+    INSERT INTO receipt SELECT filled.* FROM pg_catalog.jsonb_populate_record(NULL::receipt, complete
+        || pg_catalog.jsonb_build_object('content', complete::text, 'hash', hash)) filled;
+    RETURN NEXT;
+END
+$body$;
+
 -- p_receipt has the keys of the receipt's columns, and whatever else is to be proved later: files, bounds as PostgreSQL has them.
 CREATE OR REPLACE FUNCTION :"archive".lakebed_drop(p_relation oid, p_root oid, p_receipt jsonb)
 RETURNS TABLE (sequence bigint, hash text)
@@ -64,8 +86,6 @@ DECLARE
     root_name text := (SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c
                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_root);
     counted bigint;
-    last_receipt record;
-    complete jsonb;
 BEGIN
     IF refused IS NULL AND NOT lakebed_holds(p_relation) THEN
         refused := 'this transaction has not frozen it';
@@ -81,35 +101,47 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop the table of oid %: %', p_relation, refused USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    -- One at a time from here to the commit, so that the chain never forks.
-    LOCK TABLE receipt IN SHARE ROW EXCLUSIVE MODE;
-    SELECT r.sequence, r.hash INTO last_receipt FROM receipt r ORDER BY r.sequence DESC LIMIT 1;
-    sequence := coalesce(last_receipt.sequence, 0) + 1;
-    complete := p_receipt || pg_catalog.jsonb_build_object(
-        'sequence', sequence, 'kind', 'dropped', 'relation_oid', p_relation::bigint, 'recorded_at', pg_catalog.clock_timestamp(),
-        'recorded_by', session_user::text, 'previous_hash', coalesce(last_receipt.hash, ''));
-    hash := pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(complete::text, 'UTF8')), 'hex');
-    INSERT INTO receipt SELECT filled.* FROM pg_catalog.jsonb_populate_record(NULL::receipt, complete
-        || pg_catalog.jsonb_build_object('content', complete::text, 'hash', hash)) filled;
+    SELECT a.sequence, a.hash INTO sequence, hash FROM lakebed_append(p_receipt || pg_catalog.jsonb_build_object(
+        'kind', 'dropped', 'relation_oid', p_relation::bigint)) a;
     DELETE FROM queue q WHERE q.schema_name || '.' || q.table_name = full_name;
     EXECUTE pg_catalog.format('DROP TABLE %s', p_relation::regclass);
     RETURN NEXT;
 END
 $body$;
 
-CREATE OR REPLACE FUNCTION :"archive".lakebed_note(
-    p_kind text, p_table_name text, p_partition_name text, p_reason text, p_evidence jsonb)
-RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, :"archive", pg_temp AS $body$
-    INSERT INTO finding AS known (kind, table_name, partition_name, reason, evidence)
-    VALUES (p_kind, p_table_name, p_partition_name, p_reason, p_evidence)
-    ON CONFLICT (kind, table_name, partition_name) WHERE resolved_at IS NULL
-    DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence, last_found_at = pg_catalog.now(), times = known.times + 1
-$body$;
-
-CREATE OR REPLACE FUNCTION :"archive".lakebed_resolve(p_table_name text, p_partition_name text)
-RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, :"archive", pg_temp AS $body$
-    UPDATE finding SET resolved_at = pg_catalog.now()
-    WHERE table_name = p_table_name AND partition_name = p_partition_name AND resolved_at IS NULL
+-- A late row for a detached day makes partman create a partition of the same name, and its retention stops at the table that waits here
+-- under that name. So the waiting table gives its name up: it becomes name__2, or with the next number that is free.
+CREATE OR REPLACE FUNCTION :"archive".lakebed_rename(p_relation oid, p_root oid)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, :"archive", pg_temp AS $body$
+DECLARE
+    refused text := lakebed_refuses(p_relation, p_root);
+    home oid := (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = p_relation);
+    old_name text := (SELECT relname FROM pg_catalog.pg_class WHERE oid = p_relation);
+    parts text[] := pg_catalog.regexp_match(old_name, '^(.+)(_p[0-9][0-9_]*?)(?:__[0-9]+)?$');
+    stem text := parts[1];
+    number integer := 2;
+    new_name text;
+BEGIN
+    IF refused IS NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(p_root) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+                                       WHERE t.isleaf AND c.relname = old_name) THEN
+        refused := 'no partition of its name is attached';
+    ELSIF refused IS NULL AND parts IS NULL THEN
+        refused := 'its name has no date';
+    END IF;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'cannot rename the table of oid %: %', p_relation, refused USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    LOOP
+        WHILE pg_catalog.octet_length(stem || parts[2] || '__' || number::text) > 63 LOOP
+            stem := pg_catalog.left(stem, -1);
+        END LOOP;
+        new_name := stem || parts[2] || '__' || number::text;
+        EXIT WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = home AND relname = new_name);
+        number := number + 1;
+    END LOOP;
+    EXECUTE pg_catalog.format('ALTER TABLE %s RENAME TO %I', p_relation::regclass, new_name);
+    RETURN new_name;
+END
 $body$;
 
 SELECT pg_catalog.set_config('lakebed.archive', :'archive', false), pg_catalog.set_config('lakebed.login', :'login', false);
@@ -119,12 +151,14 @@ DECLARE
     owner text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = archive);
     signature text;
 BEGIN
-    FOREACH signature IN ARRAY ARRAY['lakebed_refuses(oid, oid)', 'lakebed_holds(oid)', 'lakebed_freeze(oid, oid)',
-        'lakebed_drop(oid, oid, jsonb)', 'lakebed_note(text, text, text, text, jsonb)', 'lakebed_resolve(text, text)'] LOOP
+    FOREACH signature IN ARRAY ARRAY['lakebed_refuses(oid, oid)', 'lakebed_holds(oid)', 'lakebed_append(jsonb)', 'lakebed_freeze(oid, oid)',
+        'lakebed_drop(oid, oid, jsonb)', 'lakebed_rename(oid, oid)'] LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %I.%s OWNER TO %I', archive, signature, owner);
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %I.%s FROM PUBLIC', archive, signature);
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %I.%s TO %I', archive, signature, pg_catalog.current_setting('lakebed.login'));
-        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/11, version 1');
+        IF signature <> 'lakebed_append(jsonb)' THEN
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %I.%s TO %I', archive, signature, pg_catalog.current_setting('lakebed.login'));
+        END IF;
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/11, version 2');
     END LOOP;
 END
 $lakebed$;

@@ -12,9 +12,14 @@
 //! nothing else can make. Every queue between them is bounded, so a slow store is felt by the socket's reader, which keeps
 //! answering the server meanwhile (W3).
 //!
+//! Beside the stream, [`keep_archive`] balances and drops what partman detached; it ends nothing, and needs only the slot's position.
+//!
 //! Shutdown is owned here: a signal, or being caught up, ends `follow` behind the last whole transaction; its queue closes, `land`
 //! commits what it was given and ends. A stage that fails ends the whole with its reason, whatever the other was doing.
 
+mod agenda;
+mod archive;
+mod archivist;
 mod blocks;
 mod catalog;
 mod changes;
@@ -45,6 +50,8 @@ mod start;
 mod supervise;
 mod transaction;
 
+pub use archive::{Archive, Round, TableArchive};
+pub use archivist::keep_archive;
 pub use ends::table_rules;
 pub use error::PipelineError;
 pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};

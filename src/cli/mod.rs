@@ -4,6 +4,7 @@
 //! standard output, logs and errors to standard error; an error is one line that says what happened, to what, and what to
 //! do. Nothing below this room prints.
 
+mod audit;
 mod check;
 mod demo;
 mod init;
@@ -64,6 +65,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Balance the detached partitions against the lake, and drop those that balance
     Reconcile(reconcile::ReconcileArgs),
+    /// Read days of the lake again and check them against their receipts
+    Audit(audit::AuditArgs),
     /// Step over one transaction that cannot be kept, and leave a finding about it
     Skip(skip::SkipArgs),
     /// Slot, lag, and one line a day
@@ -125,6 +128,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
                 Verb::Check(args) => Box::pin(check::run(args, &pipeline)).await,
                 Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
                 Verb::Reconcile(args) => Box::pin(reconcile::run(args, &pipeline)).await,
+                Verb::Audit(args) => Box::pin(audit::run(args, &pipeline)).await,
                 Verb::Skip(args) => Box::pin(skip::run(args, &pipeline)).await,
                 Verb::Status(args) => Box::pin(status::run(args, &pipeline)).await,
                 Verb::Query(args) => Box::pin(query::run(args, &pipeline)).await,

@@ -12,24 +12,22 @@
 //!                  "reasons": [text],                what does not balance, or why there is no verdict
 //!                  "ledger": {"receipts": SIDE, "detached": SIDE, "live": SIDE, "lake": SIDE} | null}],
 //!                                                     SIDE: {"rows": n, "digest": "32 hexadecimal digits"}
-//!  "left_alone": [{"table": text, "reason": text}]}   look like partitions, and are not touched
+//!  "left_alone": [{"table": text, "reason": text}],   look like partitions, and are not touched
+//!  "names_taken": [{"table": text,                    its name is attached again: late rows came for its days
+//!                   "renamed": text | null,           what it is called now
+//!                   "reason": text}],
+//!  "failures": [{"what": text, "reason": text}],      a table, or the receipts, could not be looked at
+//!  "receipts_restored": n}                            this database had lost them; the lake had them
 //! ```
 
 use super::Exit;
 use crate::base::TableName;
-use crate::config::{Pipeline, TableSection};
-use crate::connect::{self, Settings};
-use crate::lake::LakeLocation;
-use crate::pipeline::table_rules;
-use crate::reconcile::{LeftAlone, Outcome, PartitionReport, Reconciler};
-use crate::source;
+use crate::config::Pipeline;
+use crate::pipeline::{Archive, PipelineError, Round};
+use crate::reconcile::{LeftAlone, NameTaken, Outcome, PartitionReport};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::time::Duration;
-
-/// How long the lake may take to have everything, beyond twice `max_age`.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Arguments of `reconcile`.
 #[derive(Debug, clap::Args)]
@@ -45,83 +43,40 @@ pub(super) struct ReconcileArgs {
     json: bool,
 }
 
-/// Everything that is to be told.
-#[derive(Default)]
-struct Report {
-    partitions: Vec<(TableName, PartitionReport)>,
-    left_alone: Vec<LeftAlone>,
-}
-
 /// Balances what waits.
 pub(super) async fn run(args: &ReconcileArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
-    let settings = Settings::from_url(&pipeline.source.url)?;
-    let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
-    let mut report = Report::default();
-    let mut known = false;
-    for section in &pipeline.tables {
-        let wanted = |partition: &TableName| {
-            args.table.as_ref().is_none_or(|wanted| *wanted == section.name || wanted == partition)
-        };
-        let seen = table(args, pipeline, section, (&settings, &location), &wanted, &mut report).await?;
-        known |= seen || args.table.as_ref() == Some(&section.name);
-    }
-    if let (Some(table), false) = (&args.table, known) {
+    let archive = Archive::of(pipeline)?;
+    let asked = args.table.as_ref();
+    let wanted = |root: &TableName, partition: &TableName| {
+        asked.is_none_or(|wanted| wanted == root || wanted == partition)
+    };
+    let round = archive.round(&wanted, pipeline.archive.drop && !args.dry_run).await;
+    let is_known = |table: &TableName| {
+        pipeline.tables.iter().any(|section| section.name == *table)
+            || !round.partitions.is_empty()
+            || !round.left_alone.is_empty()
+            || !round.failures.is_empty()
+    };
+    if let Some(table) = asked.filter(|table| !is_known(table)) {
         bail!(
             "{table} is no table of the pipeline file and no detached partition of one; see lakebed reconcile --dry-run for what there is"
         );
     }
+    let report = Report(round);
     let text = if args.json { format!("{}\n", report.to_json()) } else { report.to_text() };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(report.exit())
 }
 
-/// Whether a partition was looked at.
-async fn table(
-    args: &ReconcileArgs,
-    pipeline: &Pipeline,
-    section: &TableSection,
-    (settings, location): (&Settings, &LakeLocation),
-    wanted: &(dyn Fn(&TableName) -> bool + Sync),
-    report: &mut Report,
-) -> anyhow::Result<bool> {
-    let counting = connect::control(settings).await?;
-    let control = connect::control(settings).await?;
-    source::prepare_session(counting.client()).await?;
-    source::prepare_session(control.client()).await?;
-    let publication = source::publication(control.client(), &pipeline.source.publication).await?;
-    let generated_published = publication.is_some_and(|publication| publication.generated_stored);
-    let facts = source::table(control.client(), &table_rules(section), generated_published).await?;
-    let reconciler = Reconciler {
-        counting: counting.client(),
-        control: control.client(),
-        archive: &pipeline.archive.schema,
-        slot: &pipeline.source.slot,
-        facts: &facts,
-        lake: (location, section.lake_path()),
-        drop: pipeline.archive.drop && !args.dry_run,
-        patience: PATIENCE + 2 * pipeline.buffer.max_age,
-    };
-    let found = reconciler.candidates().await?;
-    let mut remaining = found.candidates.clone();
-    let mut seen = false;
-    for one in found.candidates.iter().filter(|one| wanted(&one.table)) {
-        let judged = reconciler.partition(&remaining, one).await;
-        if matches!(judged.outcome, Outcome::Dropped { .. }) {
-            remaining.retain(|other| other.oid != one.oid);
-        }
-        report.partitions.push((section.name.clone(), judged));
-        seen = true;
-    }
-    report.left_alone.extend(found.left_alone.into_iter().filter(|left| wanted(&left.table)));
-    Ok(seen)
-}
+/// Everything that is to be told.
+struct Report(Round);
 
 impl Report {
     fn exit(&self) -> Exit {
-        let any = |which: fn(&Outcome) -> bool| self.partitions.iter().any(|(_, report)| which(&report.outcome));
+        let any = |which: fn(&Outcome) -> bool| self.0.partitions.iter().any(|(_, report)| which(&report.outcome));
         if any(|outcome| matches!(outcome, Outcome::Differs { .. })) {
             Exit::Unbalanced
-        } else if any(|outcome| matches!(outcome, Outcome::Failed(_))) {
+        } else if any(|outcome| matches!(outcome, Outcome::Failed(_))) || !self.0.failures.is_empty() {
             Exit::Failed
         } else {
             Exit::Done
@@ -130,7 +85,10 @@ impl Report {
 
     fn to_text(&self) -> String {
         let mut text = String::new();
-        for (_, report) in &self.partitions {
+        for taken in &self.0.names_taken {
+            text.push_str(&format!("{}: {}\n", taken.table, taken.reason));
+        }
+        for (_, report) in &self.0.partitions {
             let name = format!("{} ({})", report.table, report.span);
             let rows = report.ledger.map_or(0, |ledger| ledger.detached.rows);
             match &report.outcome {
@@ -138,7 +96,7 @@ impl Report {
                     text.push_str(&format!("{name}: {rows} rows balanced and dropped, receipt {receipt}\n"));
                 }
                 Outcome::Balanced => text.push_str(&format!("{name}: {rows} rows balance\n")),
-                Outcome::Differs { reasons } => {
+                Outcome::Differs { reasons, .. } => {
                     for reason in reasons {
                         text.push_str(&format!("{name}: does not balance: {reason}\n"));
                     }
@@ -147,8 +105,15 @@ impl Report {
                 Outcome::Failed(error) => text.push_str(&format!("{name}: not judged: {error}\n")),
             }
         }
-        for left in &self.left_alone {
+        for left in &self.0.left_alone {
             text.push_str(&format!("{}: left alone: {}\n", left.table, left.reason));
+        }
+        for (what, error) in &self.0.failures {
+            text.push_str(&format!("{what}: not looked at: {error}\n"));
+        }
+        if self.0.receipts.restored > 0 {
+            let restored = self.0.receipts.restored;
+            text.push_str(&format!("receipts: this database had lost {restored}, as one that was restored has; they are back, from the lake\n"));
         }
         if text.is_empty() {
             text.push_str("no detached partition waits\n");
@@ -161,7 +126,7 @@ impl Report {
             let (outcome, receipt, reasons) = match &report.outcome {
                 Outcome::Dropped { receipt } => ("dropped", Some(*receipt), Vec::new()),
                 Outcome::Balanced => ("balanced", None, Vec::new()),
-                Outcome::Differs { reasons } => ("differs", None, reasons.clone()),
+                Outcome::Differs { reasons, .. } => ("differs", None, reasons.clone()),
                 Outcome::Gone => ("gone", None, Vec::new()),
                 Outcome::Failed(error) => ("failed", None, vec![error.to_string()]),
             };
@@ -175,10 +140,18 @@ impl Report {
                 "ledger": report.ledger.map(crate::reconcile::Ledger::to_json),
             })
         };
+        let taken = |taken: &NameTaken| {
+            let renamed = taken.renamed.as_ref().map(ToString::to_string);
+            json!({ "table": taken.table.to_string(), "renamed": renamed, "reason": taken.reason })
+        };
+        let failure = |(what, error): &(String, PipelineError)| json!({ "what": what, "reason": error.to_string() });
         let left = |left: &LeftAlone| json!({ "table": left.table.to_string(), "reason": left.reason });
         json!({
-            "partitions": self.partitions.iter().map(partition).collect::<Vec<_>>(),
-            "left_alone": self.left_alone.iter().map(left).collect::<Vec<_>>(),
+            "partitions": self.0.partitions.iter().map(partition).collect::<Vec<_>>(),
+            "left_alone": self.0.left_alone.iter().map(left).collect::<Vec<_>>(),
+            "names_taken": self.0.names_taken.iter().map(taken).collect::<Vec<_>>(),
+            "failures": self.0.failures.iter().map(failure).collect::<Vec<_>>(),
+            "receipts_restored": self.0.receipts.restored,
         })
     }
 }

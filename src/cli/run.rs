@@ -29,7 +29,14 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Signalled };
     let (stop, stopped) = watch::channel(false);
-    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped));
+    let mut archive = pin!(async {
+        // Who waits for the end wants the stream alone.
+        if until == Until::Signalled {
+            pipeline::keep_archive(pipeline, stopped.clone()).await;
+        }
+        pending::<()>().await;
+    });
+    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped.clone()));
     let mut give_up: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -38,6 +45,7 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
                 tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
                 return Ok(Exit::Done);
             }
+            () = &mut archive => {}
             signal = signals.next() => {
                 if give_up.is_some() {
                     bail!("stopped at once by a second {signal}: what was not acknowledged is sent again at the next start");

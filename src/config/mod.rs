@@ -10,6 +10,7 @@ mod expand;
 mod pipeline;
 mod raw;
 
+pub use cron::Schedule;
 pub use pipeline::{
     ArchiveSection, BufferSection, ConfigError, LakeSection, OnError, OnTruncate, Pipeline, QuerySection,
     SourceSection, StatusSection, TableSection,

@@ -1,6 +1,6 @@
 //! The validated pipeline: every value in its own type, every rule between values already checked.
 
-use super::cron;
+use super::cron::Schedule;
 use super::expand::{Lookup, expand};
 use super::raw::{RawArchive, RawBuffer, RawPipeline, RawTable};
 use crate::base::{PartitionBy, TableName};
@@ -178,8 +178,10 @@ pub struct ArchiveSection {
     pub schema: String,
     /// Whether a proved partition may be dropped.
     pub drop: bool,
-    /// Five cron fields, UTC.
-    pub schedule: String,
+    /// When what waits is balanced and dropped.
+    pub schedule: Schedule,
+    /// How often complete days are looked at, so that a fault is known long before their partition is detached.
+    pub proof_interval: Duration,
 }
 
 /// `[status]`
@@ -421,12 +423,22 @@ impl Checker<'_> {
         Ok(columns)
     }
 
+    fn duration(
+        &self,
+        key: &str,
+        text: &str,
+        least: Duration,
+        most_hours: u64,
+        rule: &str,
+    ) -> Result<Duration, ConfigError> {
+        let found = humantime::parse_duration(self.text(key, text)?.trim()).ok();
+        let most = Duration::from_secs(most_hours * 3600);
+        found.filter(|found| (least..=most).contains(found)).ok_or_else(|| self.error(key, rule))
+    }
+
     fn buffer(&self, raw: &RawBuffer) -> Result<BufferSection, ConfigError> {
-        let age = self.text("[buffer].max_age", raw.max_age.as_deref().unwrap_or("10s"))?;
-        let max_age = humantime::parse_duration(age.trim()).ok();
-        let max_age = max_age
-            .filter(|age| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(age))
-            .ok_or_else(|| self.error("[buffer].max_age", "must be a duration from 100ms to 1h, such as \"10s\""))?;
+        let (age, rule) = (raw.max_age.as_deref(), "must be a duration from 100ms to 1h, such as \"10s\"");
+        let max_age = self.duration("[buffer].max_age", age.unwrap_or("10s"), Duration::from_millis(100), 1, rule)?;
         let max_bytes = self.bytes("[buffer].max_bytes", raw.max_bytes.as_deref().unwrap_or("64MiB"))?;
         let memory_limit_bytes =
             self.bytes("[buffer].memory_limit", raw.memory_limit.as_deref().unwrap_or("256MiB"))?;
@@ -447,11 +459,11 @@ impl Checker<'_> {
 
     fn archive(&self, raw: &RawArchive) -> Result<ArchiveSection, ConfigError> {
         let schedule = self.text("[archive].schedule", raw.schedule.as_deref().unwrap_or("0 3 * * *"))?;
-        if !cron::is_schedule(&schedule) {
+        let Some(schedule) = Schedule::parse(&schedule) else {
             let rule = "must have the five cron fields minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), \
                         such as \"0 3 * * *\" (UTC)";
             return Err(self.error("[archive].schedule", rule));
-        }
+        };
         let schema = self.text("[archive].schema", raw.schema.as_deref().unwrap_or("archive"))?;
         if schema.len() > NAME_MAX_BYTES {
             return Err(self.error("[archive].schema", "must be at most 63 bytes long"));
@@ -460,7 +472,10 @@ impl Checker<'_> {
             let rule = "must be a schema of its own, such as \"archive\": what lies in it is proved and dropped";
             return Err(self.error("[archive].schema", rule));
         }
-        Ok(ArchiveSection { schema, drop: raw.drop.unwrap_or(true), schedule })
+        let (text, rule) = (raw.proof_interval.as_deref(), "must be a duration from 1s to 24h, such as \"10m\"");
+        let least = Duration::from_secs(1);
+        let proof_interval = self.duration("[archive].proof_interval", text.unwrap_or("10m"), least, 24, rule)?;
+        Ok(ArchiveSection { schema, drop: raw.drop.unwrap_or(true), schedule, proof_interval })
     }
 
     fn database(&self, raw: Option<&str>) -> Result<Option<String>, ConfigError> {

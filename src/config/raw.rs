@@ -68,6 +68,7 @@ pub(super) struct RawArchive {
     pub(super) schema: Option<String>,
     pub(super) drop: Option<bool>,
     pub(super) schedule: Option<String>,
+    pub(super) proof_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,18 +7,21 @@ use super::settings::{self, Settings};
 use super::socket::Socket;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
 use std::io;
+use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::tls::{self, TlsConnect, TlsStream};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config};
 
 /// A client and the task that drives its socket; dropping it ends both.
 #[derive(Debug)]
 pub struct ControlConnection {
     client: Client,
     endpoint: String,
+    notified: Arc<Notify>,
     // Aborts the driver when it is dropped.
     _driver: JoinSet<()>,
 }
@@ -32,6 +35,12 @@ impl ControlConnection {
     /// The client, for transactions.
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
+    }
+
+    /// Waits for the next NOTIFY of a channel that the session listens to; one that came since the last call counts. Cancel-safe. Never
+    /// ends on a session that is lost.
+    pub async fn notified(&self) {
+        self.notified.notified().await;
     }
 
     /// Where it is connected to, for messages.
@@ -50,17 +59,27 @@ pub async fn control(settings: &Settings) -> Result<ControlConnection, ConnectEr
             session.map_err(|error| classify(&error, settings))
         }
     };
-    let (client, connection) = attempt(settings, connect).await?;
+    let (client, mut connection) = attempt(settings, connect).await?;
     let endpoint = settings.endpoint();
     let place = endpoint.clone();
+    let notified = Arc::new(Notify::new());
+    let notify = Arc::clone(&notified);
     let mut driver = JoinSet::new();
     driver.spawn(async move {
-        // Every pending statement fails with the same reason, so its caller reports it.
-        if let Err(error) = connection.await {
-            tracing::debug!(endpoint = place, %error, "control session ended");
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(_))) => notify.notify_one(),
+                Some(Ok(_)) => {}
+                // Every pending statement fails with the same reason, so its caller reports it.
+                Some(Err(error)) => {
+                    tracing::debug!(endpoint = place, %error, "control session ended");
+                    break;
+                }
+                None => break,
+            }
         }
     });
-    Ok(ControlConnection { client, endpoint, _driver: driver })
+    Ok(ControlConnection { client, endpoint, notified, _driver: driver })
 }
 
 fn configuration(settings: &Settings) -> Config {

@@ -30,7 +30,8 @@
 //! durable means synced: file, name and folders.
 //!
 //! Beside the tables, under `_lakebed/`, stand small objects that no reader of the lake needs: what a slot was acknowledged
-//! with ([`Acknowledgements`]), so that a slot ahead of the lake is recognised, and what somebody must know later ([`Finding`]).
+//! with ([`Acknowledgements`]), so that a slot ahead of the lake is recognised, and what somebody must know later ([`Finding`]),
+//! and the receipts of the archive, as a table ([`ReceiptBook`]).
 //! A table that stands still says so in its own log ([`LakeTable::park`]).
 //!
 //! A table's columns follow its source's ([`LakeTable::evolve`]): it has every column that the source ever had, files have those
@@ -71,6 +72,7 @@ mod orphans;
 mod partition_reader;
 mod patience;
 mod progress;
+mod receipt_book;
 mod rewrite;
 mod rules;
 mod schema;
@@ -134,6 +136,7 @@ pub use orphans::{OrphanReport, remove_orphans};
 pub use partition_reader::{FetchedFile, FileFault, PartitionReader, StoredFile};
 pub use patience::Patience;
 pub use progress::{Durable, Progress};
+pub use receipt_book::{BookedReceipt, RECEIPTS_PATH, ReceiptBook, booked_receipts};
 pub use staged::StagedFile;
 pub use store_fault::StoreFault;
 pub use table::LakeTable;

@@ -86,6 +86,8 @@ pub struct FetchedFile {
     location: String,
     /// SHA-256 of the bytes, in hexadecimal.
     pub sha256: String,
+    /// The store's own tag of them, where it has one that outlives a move to another storage class.
+    pub e_tag: Option<String>,
 }
 
 impl PartitionReader {
@@ -107,6 +109,11 @@ impl PartitionReader {
     /// The version that is read.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether a partition is a day or a month.
+    pub fn partition_by(&self) -> PartitionBy {
+        self.by
     }
 
     /// The same table at its newest version.
@@ -155,6 +162,7 @@ impl PartitionReader {
             Err(ObjectStoreError::NotFound { .. }) => return Err(FileFault::Missing { location, path }),
             Err(error) => return Err(failed(&error).into()),
         };
+        let e_tag = self.lasting_tag(found.meta.e_tag.clone());
         let made = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(std::io::Error::other);
         let mut file = tokio::fs::File::from_std(made.and_then(|file| file).map_err(|error| here(&error))?);
         let (mut chunks, mut hash, mut size) = (found.into_stream(), Sha256::new(), 0);
@@ -168,7 +176,28 @@ impl PartitionReader {
             return Err(FileFault::Size { location, path, expected: wanted.size_bytes, found: size });
         }
         let sha256 = hexadecimal(&hash.finalize());
-        Ok(FetchedFile { file: file.into_std().await, path, location, sha256 })
+        Ok(FetchedFile { file: file.into_std().await, path, location, sha256, e_tag })
+    }
+
+    /// Asks for a file without reading it, as one that lies in an archive of the store must be: whether it is there, with the size that
+    /// the log says. Returns the store's tag.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn look_for(&self, wanted: &StoredFile) -> Result<Option<String>, FileFault> {
+        let (location, path) = (self.log.location.clone(), wanted.path.clone());
+        let place = Path::parse(&path).unwrap_or_else(|_| Path::from(path.as_str()));
+        match self.log.store.head(&place).await {
+            Ok(found) if found.size == wanted.size_bytes => Ok(self.lasting_tag(found.e_tag)),
+            Ok(found) => Err(FileFault::Size { location, path, expected: wanted.size_bytes, found: found.size }),
+            Err(ObjectStoreError::NotFound { .. }) => Err(FileFault::Missing { location, path }),
+            Err(error) => Err(LakeError::store("read from", &location, &error).into()),
+        }
+    }
+
+    /// A local disk's tag says when a file was written, which a copy of the lake does not keep.
+    fn lasting_tag(&self, e_tag: Option<String>) -> Option<String> {
+        e_tag.filter(|_| !self.log.location.starts_with("file:"))
     }
 }
 

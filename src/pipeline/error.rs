@@ -6,6 +6,7 @@ use crate::buffer::BufferError;
 use crate::connect::{ConnectError, SettingsError};
 use crate::decode::DecodeError;
 use crate::lake::LakeError;
+use crate::reconcile::ReconcileError;
 use crate::source::SourceError;
 use crate::wal::WalError;
 
@@ -23,6 +24,8 @@ pub enum PipelineError {
     Wal(#[from] WalError),
     #[error(transparent)]
     Lake(#[from] LakeError),
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
     #[error(
         "the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version"
     )]
@@ -117,6 +120,7 @@ impl Classify for PipelineError {
             Self::Source(error) => error.retry_class(),
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
+            Self::Reconcile(error) => error.retry_class(),
             Self::Lineage(error) => error.retry_class(),
             Self::BinaryNotUnderstood { .. } => RetryClass::Transient,
             Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => {

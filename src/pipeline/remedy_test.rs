@@ -7,6 +7,7 @@ use crate::buffer::BufferError;
 use crate::connect::{ConnectError, SettingsError};
 use crate::decode::DecodeError;
 use crate::lake::LakeError;
+use crate::reconcile::ReconcileError;
 use crate::source::SourceError;
 use crate::wal::WalError;
 use crate::{buffer, connect, decode, lake, source, wal};
@@ -54,6 +55,8 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             Recreated { table: table(), at };
         Transient ["public.event", "column labels", "the stream starts again and asks for text"]
             BinaryNotUnderstood { table: table(), column: "labels".to_owned() };
+        Definite ["public.event stands still", "see lakebed status"]
+            Reconcile(ReconcileError::StandsStill { table: table() });
         Definite ["s3://bucket/lake", "`lakebed init` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });
         Definite ["WAL position 0/10", "nothing was acknowledged from there on", "report it with the server's version"]
             Decode { at, error: DecodeError::Empty };

@@ -9,8 +9,9 @@ use crate::base::{ColumnType, Lsn, MARKER_PREFIX, Partition, PartitionBy, RECONC
 use crate::lake::{FetchedFile, FileFault, PartitionReader, StoredFile};
 use crate::source::{self, LeafBound, qualified, quote_identifier, quote_literal};
 use chrono::{Datelike, Days, Months, NaiveDate};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -18,17 +19,22 @@ use tokio_postgres::Client;
 
 /// How often the slot is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
+/// Somebody who waits for a table that is being counted waits so long at least.
+const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
 /// How long a slot may have no holder: `run` starts again after a lost connection.
 const UNHELD_FOR: Duration = Duration::from_secs(30);
 
 /// A file of the lake, as a receipt keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HashedFile {
     /// Name and size.
     #[serde(flatten)]
     pub(super) file: StoredFile,
     /// Of its bytes, in hexadecimal.
     pub(super) sha256: String,
+    /// The store's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) e_tag: Option<String>,
 }
 
 /// Both sides.
@@ -36,7 +42,7 @@ pub(super) struct HashedFile {
 pub(super) struct Cut {
     /// Rows and digests.
     pub(super) ledger: Ledger,
-    /// Rows of the detached table that are not of its days.
+    /// Rows of the detached table that are not of its days, where there is one.
     pub(super) outside: i64,
     /// The lake's files.
     pub(super) files: Vec<HashedFile>,
@@ -55,15 +61,17 @@ pub(super) struct Subject<'a> {
     pub(super) shape: &'a TableShape,
     pub(super) root_oid: u32,
     pub(super) columns: Arc<[DigestColumn]>,
-    /// The table that is judged.
-    pub(super) detached: &'a super::Candidate,
-    /// Further detached tables of these days.
+    /// The days that are judged.
+    pub(super) span: Span,
+    /// The table that is to be dropped. None: the days are only looked at.
+    pub(super) detached: Option<&'a super::Candidate>,
+    /// Further detached tables, of any days.
     pub(super) others: Vec<&'a super::Candidate>,
 }
 
 /// Who is asked.
 pub(super) struct Sides<'a> {
-    /// The transaction that holds the lock.
+    /// The session that counts; in a transaction that holds the lock, where there is one.
     pub(super) counting: &'a Client,
     /// Another session: its commit is what makes a server send the marker.
     pub(super) control: &'a Client,
@@ -78,10 +86,10 @@ impl Sides<'_> {
     pub(super) async fn cut(&self, subject: &Subject<'_>) -> Result<Cut, ReconcileError> {
         let lsn = self.covered().await?;
         let reader = self.lake.newest().await?;
-        let (days, partitions) = covering(subject.detached.span, subject.shape.partition_by);
+        let (days, partitions) = covering(subject.span, subject.shape.partition_by);
         let files = files_of(&reader, &partitions).await?;
         let sql = self.query(subject, days).await?;
-        let (counted, read) = tokio::join!(self.count(&sql), sum_up(&reader, &files, &subject.columns));
+        let (counted, read) = tokio::join!(self.count(subject, &sql), sum_up(&reader, &files, &subject.columns));
         let (Counted { detached, live, outside }, Read { sum: lake, files: hashed, faults }) = (counted?, read?);
         self.covered().await?;
         let quiet = files_of(&reader.newest().await?, &partitions).await? == files;
@@ -116,7 +124,9 @@ impl Sides<'_> {
     /// One statement for everything, so that it sees one snapshot.
     async fn query(&self, subject: &Subject<'_>, days: Span) -> Result<String, ReconcileError> {
         let shape = subject.shape;
-        let mut live: Vec<String> = subject.others.iter().map(|other| qualified(&other.table)).collect();
+        let others = subject.others.iter().filter(|other| other.span.overlaps(days));
+        let mut oids: Vec<u32> = others.clone().map(|other| other.oid).collect();
+        let mut live: Vec<String> = others.map(|other| qualified(&other.table)).collect();
         for leaf in source::leaves(self.control, subject.root_oid).await? {
             if !may_hold(&leaf.bound, shape, days) {
                 continue;
@@ -125,23 +135,28 @@ impl Sides<'_> {
                 return Err(ReconcileError::ForeignLeaf { table: shape.table.clone(), partition: leaf.table });
             }
             live.push(qualified(&leaf.table));
+            oids.push(leaf.oid);
+        }
+        oids.extend(subject.detached.map(|detached| detached.oid));
+        let hidden = source::hidden_by_policies(self.control, &oids).await?;
+        if !hidden.is_empty() {
+            return Err(ReconcileError::RowSecurity { tables: hidden.join(", ") });
         }
         let inside = |days| condition(shape, days);
-        let own = qualified(&subject.detached.table);
         let live: Vec<String> = live
             .into_iter()
             .map(|name| format!("(SELECT * FROM ONLY {name} WHERE {}) AS live", inside(days)))
             .collect();
-        let mut parts = vec![
-            ("detached", digest::digest_query(&subject.columns, &[format!("ONLY {own}")])),
-            (
-                "outside",
-                format!(
-                    "SELECT count(*) AS rows, '0' AS lane1, '0' AS lane2 FROM ONLY {own} WHERE ({}) IS NOT TRUE",
-                    inside(subject.detached.span)
-                ),
-            ),
-        ];
+        let mut parts = Vec::new();
+        if let Some(detached) = subject.detached {
+            let own = format!("ONLY {}", qualified(&detached.table));
+            let outside = format!(
+                "SELECT count(*) AS rows, '0' AS lane1, '0' AS lane2 FROM {own} WHERE ({}) IS NOT TRUE",
+                inside(detached.span)
+            );
+            parts.push(("detached", digest::digest_query(&subject.columns, &[own])));
+            parts.push(("outside", outside));
+        }
         if !live.is_empty() {
             parts.push(("live", digest::digest_query(&subject.columns, &live)));
         }
@@ -149,24 +164,49 @@ impl Sides<'_> {
             .into_iter()
             .map(|(part, sql)| format!("SELECT '{part}' AS part, sums.* FROM ({sql}) AS sums"))
             .collect();
-        Ok(parts.join(" UNION ALL "))
+        match parts.as_slice() {
+            [] => Ok("SELECT 'live' AS part, 0::int8 AS rows, '0' AS lane1, '0' AS lane2".to_owned()),
+            parts => Ok(parts.join(" UNION ALL ")),
+        }
     }
 
-    async fn count(&self, sql: &str) -> Result<Counted, ReconcileError> {
-        self.pin().await?;
-        let mut counted = Counted::default();
-        for (part, rows, lanes) in source::labelled_sums(self.counting, "counting a detached table", sql).await? {
+    /// Counts, and gives way to whoever waits for one of the tables meanwhile, the frozen one aside: partman's DETACH waits for the default
+    /// partition while it holds the root, and then everybody waits.
+    async fn count(&self, subject: &Subject<'_>, sql: &str) -> Result<Counted, ReconcileError> {
+        let frozen = subject.detached.map(|detached| detached.oid);
+        let process = source::backend(self.counting).await?;
+        if frozen.is_none() {
+            source::begin_counting(self.counting).await?;
+        }
+        source::run_pins(self.counting, digest::PINS).await?;
+        let counted = {
+            let mut counting = pin!(source::labelled_sums(self.counting, "counting rows of the archive", sql));
+            loop {
+                tokio::select! {
+                    counted = &mut counting => break counted,
+                    () = sleep(GIVE_WAY_AFTER) => {}
+                }
+                if source::is_waited_for(self.control, process, frozen.unwrap_or(0)).await? {
+                    source::cancel(self.control, process).await?;
+                    // The statement's own answer is that it was cancelled.
+                    let _ = counting.await;
+                    let table = subject.shape.table.clone();
+                    return Err(ReconcileError::GaveWay { table });
+                }
+            }
+        };
+        if frozen.is_none() {
+            source::thaw(self.counting).await?;
+        }
+        let mut sums = Counted::default();
+        for (part, rows, lanes) in counted? {
             match part.as_str() {
-                "detached" => counted.detached = RowSum::from_signed(rows, lanes),
-                "live" => counted.live = RowSum::from_signed(rows, lanes),
-                _ => counted.outside = rows,
+                "detached" => sums.detached = RowSum::from_signed(rows, lanes),
+                "live" => sums.live = RowSum::from_signed(rows, lanes),
+                _ => sums.outside = rows,
             }
         }
-        Ok(counted)
-    }
-
-    async fn pin(&self) -> Result<(), ReconcileError> {
-        Ok(source::run_pins(self.counting, digest::PINS).await?)
+        Ok(sums)
     }
 }
 
@@ -177,13 +217,13 @@ struct Counted {
     outside: i64,
 }
 
-struct Read {
-    sum: RowSum,
-    files: Vec<HashedFile>,
-    faults: Vec<FileFault>,
+pub(super) struct Read {
+    pub(super) sum: RowSum,
+    pub(super) files: Vec<HashedFile>,
+    pub(super) faults: Vec<FileFault>,
 }
 
-async fn files_of(
+pub(super) async fn files_of(
     reader: &PartitionReader,
     partitions: &BTreeSet<Partition>,
 ) -> Result<BTreeSet<StoredFile>, ReconcileError> {
@@ -195,7 +235,7 @@ async fn files_of(
 }
 
 /// Hashes and sums the files, the next one fetched while one is read. What is wrong with a file is told, and the others go on.
-async fn sum_up(
+pub(super) async fn sum_up(
     reader: &PartitionReader,
     files: &BTreeSet<StoredFile>,
     columns: &Arc<[DigestColumn]>,
@@ -222,7 +262,8 @@ async fn sum_up(
         }
         match (arrived, next) {
             (Some(Ok(file)), Some(stored)) => {
-                read.files.push(HashedFile { file: stored.clone(), sha256: file.sha256.clone() });
+                let (sha256, e_tag) = (file.sha256.clone(), file.e_tag.clone());
+                read.files.push(HashedFile { file: stored.clone(), sha256, e_tag });
                 fetched = Some(file);
             }
             (Some(Err(fault)), _) => read.faults.push(ReconcileError::of_file(fault)?),

@@ -55,6 +55,40 @@ pub enum ReconcileError {
         /// The table.
         table: TableName,
     },
+    /// Whoever counts there counts too few.
+    #[error(
+        "row-level security hides rows of {tables} from this login, so a count there proves nothing; ALTER ROLE … BYPASSRLS for the login, or ALTER TABLE … DISABLE ROW LEVEL SECURITY"
+    )]
+    RowSecurity {
+        /// The tables.
+        tables: String,
+    },
+    /// Somebody waited for a table that was being counted.
+    #[error("the count of {table} gave way to somebody who waited for one of its tables; it is tried again later")]
+    GaveWay {
+        /// The table.
+        table: TableName,
+    },
+    /// Two histories of one archive.
+    #[error(
+        "receipt {sequence} of the lake and that of this database are not the same: the database goes on from another copy of itself; nothing is dropped until one of the chains is set aside by hand"
+    )]
+    ChainForked {
+        /// The first that differs.
+        sequence: i64,
+    },
+    /// A receipt of the database was tampered with.
+    #[error("{fault}; see the table receipt in the archive schema, and its copy in the lake")]
+    ChainFault {
+        /// What is wrong.
+        fault: super::chain::ChainFault,
+    },
+    /// The lake's receipts are damaged.
+    #[error("the receipts of the lake cannot be read, so nothing is dropped: {fault}; restore the file from a copy")]
+    ReceiptsUnreadable {
+        /// What is wrong with which file.
+        fault: Box<FileFault>,
+    },
     /// A partition of another kind.
     #[error("partition {partition} of {table} is a foreign table, whose rows nobody sends; detach it")]
     ForeignLeaf {
@@ -80,8 +114,16 @@ impl Classify for ReconcileError {
         match self {
             Self::Source(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
-            Self::NotFollowed { .. } | Self::Behind { .. } | Self::NotQuiet { .. } => RetryClass::Transient,
-            Self::StandsStill { .. } | Self::OtherColumns { .. } | Self::ForeignLeaf { .. } => RetryClass::Definite,
+            Self::NotFollowed { .. } | Self::Behind { .. } | Self::NotQuiet { .. } | Self::GaveWay { .. } => {
+                RetryClass::Transient
+            }
+            Self::StandsStill { .. }
+            | Self::OtherColumns { .. }
+            | Self::ForeignLeaf { .. }
+            | Self::RowSecurity { .. }
+            | Self::ChainForked { .. }
+            | Self::ChainFault { .. }
+            | Self::ReceiptsUnreadable { .. } => RetryClass::Definite,
         }
     }
 }

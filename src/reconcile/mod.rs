@@ -14,18 +14,24 @@
 //! - **R4** [`digest`]: SQL on one side, Parquet on the other, no code in common with the writer.
 //! - **R5** [`Candidate`]: the columns, partman's interval and the name agree, or the table is left alone and listed.
 
+pub mod audit;
 mod candidate;
+pub mod chain;
 mod cut;
 pub mod digest;
 mod error;
 mod ledger;
 mod partition;
+mod proof;
 #[cfg(test)]
 mod remedy_test;
 mod span;
+mod waiting;
 
 pub use candidate::{Candidate, Candidates, LeftAlone, find};
 pub use error::ReconcileError;
 pub use ledger::{Balance, Ledger};
 pub use partition::{Outcome, PartitionReport, Reconciler};
+pub use proof::{Due, ProofReport, days_of, fingerprint, is_complete};
 pub use span::Span;
+pub use waiting::NameTaken;

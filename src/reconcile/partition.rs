@@ -1,7 +1,7 @@
 //! One detached partition from the freeze to the drop, or to what is told instead.
 
 use super::candidate::{Candidate, Candidates};
-use super::cut::{Cut, Sides, Subject};
+use super::cut::{self, Cut, Sides, Subject};
 use super::digest::{self, DigestColumn};
 use super::ledger::{Balance, Ledger};
 use super::span::Span;
@@ -115,49 +115,68 @@ impl Reconciler<'_> {
         shown: &mut Option<Ledger>,
     ) -> Result<Outcome, ReconcileError> {
         let (location, path) = self.lake;
-        let table = &self.facts.shape.table;
         let reader = PartitionReader::open(location, path).await?;
         source::freeze(self.counting, self.archive, one.oid, self.facts.oid).await?;
         let frozen_at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-        // A table that stands still is passed by the slot, so that its acknowledgement proves nothing of it.
-        if LakeTable::stands_still(location, path, self.slot, table).await? {
-            return Err(ReconcileError::StandsStill { table: table.clone() });
-        }
+        self.moves().await?;
         let columns: Arc<[DigestColumn]> = digest::columns_of(&self.facts.shape).into();
-        let (control, counting, slot) = (self.control, self.counting, self.slot);
-        let sides = Sides { counting, control, slot, lake: &reader, patience: self.patience };
-        let others = all.iter().filter(|other| other.oid != one.oid).collect();
         let subject = Subject {
             shape: &self.facts.shape,
             root_oid: self.facts.oid,
             columns: Arc::clone(&columns),
-            detached: one,
-            others,
+            span: one.span,
+            detached: Some(one),
+            others: all.iter().filter(|other| other.oid != one.oid).collect(),
         };
+        let (cut, reasons) = self.judge(&reader, &subject, shown).await?;
+        if reasons.is_empty() {
+            return self.give_up(one, &cut, &columns, &frozen_at).await;
+        }
+        Ok(Outcome::Differs { reasons })
+    }
+
+    /// A table that stands still is passed by the slot, so that its acknowledgement proves nothing of it.
+    pub(super) async fn moves(&self) -> Result<(), ReconcileError> {
+        let ((location, path), table) = (self.lake, &self.facts.shape.table);
+        match LakeTable::stands_still(location, path, self.slot, table).await? {
+            true => Err(ReconcileError::StandsStill { table: table.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Cuts until one is quiet and balances, or two that are quiet do not (R1). Returns the last, and everything that is wrong.
+    pub(super) async fn judge(
+        &self,
+        reader: &PartitionReader,
+        subject: &Subject<'_>,
+        shown: &mut Option<Ledger>,
+    ) -> Result<(Cut, Vec<String>), ReconcileError> {
+        let (control, counting, slot) = (self.control, self.counting, self.slot);
+        let sides = Sides { counting, control, slot, lake: reader, patience: self.patience };
         let mut differed = 0;
         for _ in 0..CUTS_MAX {
-            let mut cut = sides.cut(&subject).await?;
-            cut.ledger.receipts = self.dropped_before(one.span, &columns).await?;
+            let mut cut = sides.cut(subject).await?;
+            cut.ledger.receipts = self.dropped_before(subject.span, &subject.columns).await?;
             *shown = Some(cut.ledger);
             if !cut.quiet {
                 continue;
             }
-            let reasons = reasons(&cut, one);
+            let reasons = reasons(&cut, subject);
             if reasons.is_empty() {
-                return self.give_up(one, &cut, &columns, &frozen_at).await;
+                return Ok((cut, reasons));
             }
             differed += 1;
             if differed == QUIET_CUTS_THAT_DIFFER {
-                return Ok(Outcome::Differs { reasons });
+                return Ok((cut, reasons));
             }
         }
-        Err(ReconcileError::NotQuiet { table: table.clone() })
+        Err(ReconcileError::NotQuiet { table: self.facts.shape.table.clone() })
     }
 
     /// What receipts say of these days.
     async fn dropped_before(&self, span: Span, columns: &[DigestColumn]) -> Result<digest::RowSum, ReconcileError> {
         let table = &self.facts.shape.table;
-        let (days, _) = super::cut::covering(span, self.facts.shape.partition_by);
+        let (days, _) = cut::covering(span, self.facts.shape.partition_by);
         let receipts = source::receipts(self.control, self.archive, table, (days.lower, days.upper)).await?;
         let sum = |receipt: &Receipt| {
             let other = || ReconcileError::OtherColumns { table: table.clone(), sequence: receipt.sequence };
@@ -210,11 +229,14 @@ impl Reconciler<'_> {
             Outcome::Differs { reasons } => {
                 let sides = ledger.map_or(Value::Null, |ledger| ledger.to_json());
                 let evidence = json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides });
-                let (names, reason) = ((table, &one.table), reasons.join("; "));
+                let (name, reason) = (one.table.to_string(), reasons.join("; "));
+                let names = (table, name.as_str());
                 source::note_finding(self.control, self.archive, "unbalanced", names, &reason, &evidence).await?;
             }
             Outcome::Dropped { .. } | Outcome::Balanced => {
-                source::resolve_findings(self.control, self.archive, table, &one.table).await?;
+                for name in [one.table.to_string(), one.span.to_string()] {
+                    source::resolve_findings(self.control, self.archive, table, &name).await?;
+                }
             }
             Outcome::Gone | Outcome::Failed(_) => {}
         }
@@ -223,9 +245,9 @@ impl Reconciler<'_> {
 }
 
 /// Everything that forbids a drop.
-fn reasons(cut: &Cut, one: &Candidate) -> Vec<String> {
+fn reasons(cut: &Cut, subject: &Subject<'_>) -> Vec<String> {
     let mut reasons: Vec<String> = cut.faults.iter().map(ToString::to_string).collect();
-    if cut.outside > 0 {
+    if let (Some(one), true) = (subject.detached, cut.outside > 0) {
         reasons.push(format!("{} rows of {} are not of {}", cut.outside, one.table, one.span));
     }
     if cut.ledger.balance() != Balance::Balanced {

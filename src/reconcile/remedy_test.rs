@@ -1,9 +1,10 @@
 //! Every error of this room, with its remedy.
 
 use super::ReconcileError;
+use super::chain::ChainFault;
 use crate::base::TableName;
 use crate::base::remedies::{assert_remedies, every_variant};
-use crate::lake::LakeError;
+use crate::lake::{FileFault, LakeError};
 use crate::source::SourceError;
 
 #[test]
@@ -20,6 +21,13 @@ fn every_error_says_what_to_do() {
         Definite ["public.event stands still", "see lakebed status"] StandsStill { table: table() };
         Definite ["receipt 7 of public.event", "balance them by hand"] OtherColumns { table: table(), sequence: 7 };
         Transient ["public.event", "try again when they are quiet"] NotQuiet { table: table() };
+        Definite ["row-level security", "public.event", "BYPASSRLS"] RowSecurity { tables: "public.event".to_owned() };
+        Transient ["count of public.event gave way", "tried again later"] GaveWay { table: table() };
+        Definite ["receipt 7", "set aside by hand"] ChainForked { sequence: 7 };
+        Definite ["receipt 7 was changed", "its copy in the lake"] ChainFault { fault: ChainFault::Changed { sequence: 7 } };
+        Definite ["part-1.parquet of file:///lake", "restore the file from a copy"] ReceiptsUnreadable {
+            fault: Box::new(FileFault::Missing { location: "file:///lake".to_owned(), path: "part-1.parquet".to_owned() })
+        };
         Definite ["public.leaf of public.event", "detach it"]
             ForeignLeaf { table: table(), partition: TableName::new("public", "leaf") };
     }));

@@ -1,39 +1,13 @@
-//! A detached table from the freeze to its end, and the receipts: the calls of `sql/11`, whose functions alone may lock and drop (R2, R3).
+//! A detached table from the freeze to its end: the calls of `sql/11`, whose functions alone may lock, rename and drop (R2, R3).
 
 use super::SourceError;
 use super::quote_identifier;
 use super::read::{execute, field, read, read_one};
-use crate::base::TableName;
-use chrono::NaiveDate;
 use serde_json::Value;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 /// How long the freeze waits for whoever uses the table: whoever queues behind us waits as long.
 const LOCK_TIMEOUT: &str = "2s";
-
-/// What one receipt says to the ledger.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Receipt {
-    /// Its place in the chain.
-    pub sequence: i64,
-    /// `dropped`.
-    pub kind: String,
-    /// What the rows were dropped with: `archive.security_event_p2026_01_02`.
-    pub partition: String,
-    /// First day.
-    pub lower: NaiveDate,
-    /// The day behind the last.
-    pub upper: NaiveDate,
-    /// Rows.
-    pub rows: i64,
-    /// Their digest.
-    pub digest: String,
-    /// The rule that it was made by.
-    pub digest_rule: i32,
-    /// The columns that it binds.
-    pub columns: Value,
-}
 
 /// Begins the transaction in which a detached table is counted and dropped, READ COMMITTED, and locks the table against every writer.
 /// No statement in it runs into a timeout of its own, and none before this one has taken a snapshot.
@@ -80,78 +54,6 @@ pub async fn drop_frozen(
     field(&row, "sequence")
 }
 
-/// The receipts of a table that touch these days, in the order of the chain.
-///
-/// # Errors
-/// SQLSTATE 42P01 where `init` has not installed them yet.
-pub async fn receipts(
-    client: &Client,
-    archive: &str,
-    table: &TableName,
-    days: (NaiveDate, NaiveDate),
-) -> Result<Vec<Receipt>, SourceError> {
-    let sql = format!(
-        "SELECT sequence, kind, partition_name, lower_bound::text AS lower_bound, upper_bound::text AS upper_bound, rows, digest, digest_rule, columns::text AS columns
-         FROM {}.receipt WHERE table_name = $1::text AND lower_bound < $3::text::date AND upper_bound > $2::text::date ORDER BY sequence",
-        quote_identifier(archive)
-    );
-    let (lower, upper) = (days.0.to_string(), days.1.to_string());
-    let parameters: [&(dyn ToSql + Sync); 3] = [&table.to_string(), &lower, &upper];
-    let rows = read(client, "reading the receipts", &sql, &parameters).await?;
-    let unexpected = || SourceError::UnexpectedAnswer { doing: "reading the receipts".to_owned(), source: None };
-    let date = |row: &Row, name: &str| field::<String>(row, name)?.parse::<NaiveDate>().map_err(|_| unexpected());
-    let receipt = |row: &Row| {
-        Ok(Receipt {
-            sequence: field(row, "sequence")?,
-            kind: field(row, "kind")?,
-            partition: field(row, "partition_name")?,
-            lower: date(row, "lower_bound")?,
-            upper: date(row, "upper_bound")?,
-            rows: field(row, "rows")?,
-            digest: field(row, "digest")?,
-            digest_rule: field(row, "digest_rule")?,
-            columns: serde_json::from_str(&field::<String>(row, "columns")?).map_err(|_| unexpected())?,
-        })
-    };
-    rows.iter().map(receipt).collect()
-}
-
-/// Keeps what did not balance, or counts it again where it is known.
-///
-/// # Errors
-/// As any statement.
-pub async fn note_finding(
-    client: &Client,
-    archive: &str,
-    kind: &str,
-    (table, partition): (&TableName, &TableName),
-    reason: &str,
-    evidence: &Value,
-) -> Result<(), SourceError> {
-    let sql = format!(
-        "SELECT {}.lakebed_note($1::text, $2::text, $3::text, $4::text, $5::text::jsonb)",
-        quote_identifier(archive)
-    );
-    let (table, partition, evidence) = (table.to_string(), partition.to_string(), evidence.to_string());
-    let parameters: [&(dyn ToSql + Sync); 5] = [&kind, &table, &partition, &reason, &evidence];
-    read(client, "keeping a finding", &sql, &parameters).await.map(|_| ())
-}
-
-/// What was found of a partition is settled.
-///
-/// # Errors
-/// As any statement.
-pub async fn resolve_findings(
-    client: &Client,
-    archive: &str,
-    table: &TableName,
-    partition: &TableName,
-) -> Result<(), SourceError> {
-    let sql = format!("SELECT {}.lakebed_resolve($1::text, $2::text)", quote_identifier(archive));
-    let (table, partition) = (table.to_string(), partition.to_string());
-    read(client, "settling a finding", &sql, &[&table, &partition]).await.map(|_| ())
-}
-
 /// Runs a digest's query: one row a part, with its label, rows and lanes. The caller has pinned what the texts depend on.
 ///
 /// # Errors
@@ -184,4 +86,67 @@ pub async fn run_pins(client: &Client, pins: &str) -> Result<(), SourceError> {
 pub async fn relation_exists(client: &Client, relation: u32) -> Result<bool, SourceError> {
     const SQL: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $1::oid) AS present";
     field(&read_one(client, "looking for a table", SQL, &[&relation]).await?, "present")
+}
+
+/// Gives a waiting table another name, because a partition of its own name is attached again. Returns the new name.
+///
+/// # Errors
+/// SQLSTATE 55000 where no such partition is attached, 55P03 where somebody uses the table.
+pub async fn rename_waiting(client: &Client, archive: &str, relation: u32, root: u32) -> Result<String, SourceError> {
+    let doing = "renaming a waiting table";
+    let sql = format!("SELECT {}.lakebed_rename($1::oid, $2::oid) AS new_name", quote_identifier(archive));
+    execute(client, doing, &format!("SET lock_timeout = '{LOCK_TIMEOUT}'")).await?;
+    let renamed = read_one(client, doing, &sql, &[&relation, &root]).await;
+    execute(client, doing, "SET lock_timeout = '10s'").await?;
+    field(&renamed?, "new_name")
+}
+
+/// Which of these relations show the asking role only the rows that a policy lets through (row-level security): whoever counts there counts
+/// too few.
+///
+/// # Errors
+/// As any statement.
+pub async fn hidden_by_policies(client: &Client, relations: &[u32]) -> Result<Vec<String>, SourceError> {
+    const SQL: &str = "
+        SELECT format('%s.%s', n.nspname, c.relname) AS name
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = ANY ($1::oid[]) AND row_security_active(c.oid) ORDER BY 1";
+    let rows = read(client, "looking for row-level security", SQL, &[&relations]).await?;
+    rows.iter().map(|row| field(row, "name")).collect()
+}
+
+/// Begins a transaction that only counts, and locks nothing for longer than its statements take.
+///
+/// # Errors
+/// As any statement.
+pub async fn begin_counting(client: &Client) -> Result<(), SourceError> {
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0";
+    execute(client, "beginning to count", begin).await
+}
+
+/// The process that serves a session.
+///
+/// # Errors
+/// As any statement.
+pub async fn backend(client: &Client) -> Result<i32, SourceError> {
+    field(&read_one(client, "asking for the session's process", "SELECT pg_backend_pid() AS pid", &[]).await?, "pid")
+}
+
+/// Whether somebody waits for a lock that this process holds, on any table but one.
+///
+/// # Errors
+/// As any statement.
+pub async fn is_waited_for(client: &Client, process: i32, except: u32) -> Result<bool, SourceError> {
+    const SQL: &str = "
+        SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE NOT granted AND locktype = 'relation' AND relation <> $2::oid
+                       AND $1::int4 = ANY (pg_blocking_pids(pid))) AS waits";
+    field(&read_one(client, "looking for those who wait", SQL, &[&process, &except]).await?, "waits")
+}
+
+/// Ends the statement that a process of the same role is at.
+///
+/// # Errors
+/// As any statement.
+pub async fn cancel(client: &Client, process: i32) -> Result<(), SourceError> {
+    read(client, "ending a count", "SELECT pg_cancel_backend($1::int4)", &[&process]).await.map(|_| ())
 }

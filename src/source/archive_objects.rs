@@ -1,4 +1,4 @@
-//! The steps of `init` in the archive schema: its tables (`sql/09`), the guide's functions (`sql/10`), the login's (`sql/11`).
+//! The steps of `init` in the archive schema: its tables (`sql/09`), the guide's functions (`sql/10`), the login's (`sql/11`, `sql/12`).
 
 use super::SourceError;
 use super::install::{File, Installation, Step, step};
@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 pub(super) const SQL_TABLES: File = ("sql/09_archive_tables.sql", include_str!("../../sql/09_archive_tables.sql"));
 pub(super) const SQL_GUIDE: File = ("sql/10_guide_functions.sql", include_str!("../../sql/10_guide_functions.sql"));
 pub(super) const SQL_LOGIN: File = ("sql/11_login_functions.sql", include_str!("../../sql/11_login_functions.sql"));
+pub(super) const SQL_RECORDS: File = ("sql/12_login_records.sql", include_str!("../../sql/12_login_records.sql"));
 
 /// One step a file. A file is in force where the object that it makes last bears the file's name and version, and the login may use it.
 pub(super) async fn archive_objects(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
@@ -15,15 +16,18 @@ pub(super) async fn archive_objects(client: &Client, wanted: &Installation<'_>) 
         WITH found AS (
             SELECT to_regclass(format('%I.queue', $1::text))::oid AS tables,
                    to_regprocedure(format('%I.process_archived_partitions(boolean)', $1::text))::oid AS guide,
-                   to_regprocedure(format('%I.lakebed_resolve(text, text)', $1::text))::oid AS login,
+                   to_regprocedure(format('%I.lakebed_rename(oid, oid)', $1::text))::oid AS login,
+                   to_regprocedure(format('%I.lakebed_served(text, text)', $1::text))::oid AS records,
                    (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $2::text) AS role)
         SELECT obj_description(tables, 'pg_class') AS tables, obj_description(guide, 'pg_proc') AS guide,
-               obj_description(login, 'pg_proc') AS login,
+               obj_description(login, 'pg_proc') AS login, obj_description(records, 'pg_proc') AS records,
                coalesce(has_table_privilege(role, tables, 'SELECT'), false) AS reads,
-               coalesce(has_function_privilege(role, login, 'EXECUTE'), false) AS calls
+               coalesce(has_function_privilege(role, login, 'EXECUTE'), false) AS calls,
+               coalesce(has_function_privilege(role, records, 'EXECUTE'), false) AS records_calls
         FROM found";
     let row = read_one(client, "looking into the archive schema", SQL, &[&wanted.archive, &wanted.login]).await?;
     let (reads, calls): (bool, bool) = (field(&row, "reads")?, field(&row, "calls")?);
+    let records: bool = field(&row, "records_calls")?;
     let variables = [("login", wanted.login), ("archive", wanted.archive)];
     let one = |kind: &str, column: &str, file: File, allowed: bool| {
         let found: Option<String> = field(&row, column)?;
@@ -34,6 +38,7 @@ pub(super) async fn archive_objects(client: &Client, wanted: &Installation<'_>) 
         one("receipts and findings in schema", "tables", SQL_TABLES, reads)?,
         one("the archive guide's functions in schema", "guide", SQL_GUIDE, true)?,
         one("functions to freeze and drop in schema", "login", SQL_LOGIN, calls)?,
+        one("functions to keep what was found in schema", "records", SQL_RECORDS, records)?,
     ])
 }
 

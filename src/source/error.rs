@@ -227,6 +227,11 @@ impl SourceError {
         matches!(self, Self::Server { state, .. } if *state == SqlState::INSUFFICIENT_PRIVILEGE)
     }
 
+    /// Whether one of `init`'s own functions refused, because things are not as they have to be (SQLSTATE 55000).
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Server { state, .. } if *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+    }
+
     /// Whether a named object was not there (SQLSTATE 42P01, 3F000, 42883).
     pub fn is_undefined_object(&self) -> bool {
         let undefined = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_FUNCTION];

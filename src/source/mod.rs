@@ -16,6 +16,7 @@
 
 mod archive;
 mod archive_objects;
+mod archive_records;
 mod bounds;
 mod cron;
 mod described;
@@ -41,10 +42,14 @@ mod table;
 mod template;
 
 pub use archive::{
-    Receipt, drop_frozen, freeze, labelled_sums, note_finding, receipts, relation_exists, resolve_findings, run_pins,
-    thaw,
+    backend, begin_counting, cancel, drop_frozen, freeze, hidden_by_policies, is_waited_for, labelled_sums,
+    relation_exists, rename_waiting, run_pins, thaw,
 };
 pub use archive_objects::foreign_guide_functions;
+pub use archive_records::{
+    OpenFinding, Proof, Receipt, ReceiptText, keep_proof, listen_for_requests, note_finding, open_findings, proofs, queued, receipt_texts,
+    receipts, resolve_findings, restore_receipt, served, still_there,
+};
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use described::{DescribedColumn, DescribedTable, columns_with_default};

@@ -1,0 +1,201 @@
+//! The archive's keeper inside `run`: rounds on the schedule and whenever the guide's functions ask for one, and the proof of complete days
+//! in between.
+//!
+//! It works beside the stream and never ends it: what fails here is said, and tried again later. It has sessions of its own, and
+//! follows the slot's position like any other process; `lakebed reconcile` may work at the same time.
+
+use super::PipelineError;
+use super::agenda::{Agenda, Duty};
+use super::archive::{Archive, Round};
+use crate::base::{Backoff, Classify, RetryClass, TableName};
+use crate::config::Pipeline;
+use crate::connect::{self, ControlConnection};
+use crate::reconcile::{Outcome, Span};
+use crate::source;
+use chrono::Utc;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// Nothing is slept through for longer: clocks are set, and a machine may have been asleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Waits before the session is opened again that hears what the guide's functions ask for.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Works until `stop` becomes true (or its sender is gone). Dropping it ends it at once; what was begun is rolled back by the server.
+pub async fn keep_archive(pipeline: &Pipeline, mut stop: watch::Receiver<bool>) {
+    let keeper = match Archive::of(pipeline) {
+        Ok(archive) => Keeper::new(archive),
+        // The stream says the same, and ends the process.
+        Err(_) => return,
+    };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = keeper.work() => {}
+    }
+}
+
+struct Keeper<'a> {
+    archive: Archive<'a>,
+    agenda: Agenda,
+    /// Days whose proof could not be had since the last time that all were looked at.
+    passed_over: BTreeSet<(TableName, Span)>,
+    backoff: Backoff,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(archive: Archive<'a>) -> Self {
+        let section = &archive.pipeline.archive;
+        let agenda = Agenda::new(section.schedule.clone(), section.proof_interval, Utc::now());
+        Self { archive, agenda, passed_over: BTreeSet::new(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) }
+    }
+
+    async fn work(mut self) {
+        loop {
+            // What was asked for while nobody heard is in the queue.
+            let asked = match self.listener().await {
+                Ok(listener) => {
+                    self.backoff.reset();
+                    self.serve_queue(&listener).await;
+                    self.until_asked_or_lost(&listener).await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = asked {
+                let wait = self.backoff.next(rand::random());
+                tracing::debug!(%error, wait_seconds = wait.as_secs_f64(), "the archive is not looked after for now");
+                sleep(wait).await;
+            }
+        }
+    }
+
+    async fn listener(&self) -> Result<ControlConnection, PipelineError> {
+        let listener = connect::control(&self.archive.settings).await?;
+        source::prepare_session(listener.client()).await?;
+        source::listen_for_requests(listener.client()).await?;
+        Ok(listener)
+    }
+
+    /// Does what is due, until the guide's functions ask for something.
+    async fn until_asked_or_lost(&mut self, listener: &ControlConnection) -> Result<(), PipelineError> {
+        loop {
+            let (due, duty) = self.agenda.next();
+            let now = Utc::now();
+            if due > now {
+                let wait = (due - now).to_std().unwrap_or(Duration::ZERO).min(LONGEST_SLEEP);
+                tokio::select! {
+                    () = listener.notified() => return Ok(()),
+                    () = sleep(wait) => {}
+                }
+                // A session that is lost hears nothing, and says so only when it is asked.
+                source::still_there(listener.client()).await?;
+                continue;
+            }
+            match duty {
+                Duty::Round => self.round(&|_, _| true).await,
+                Duty::Proof => self.prove_one().await,
+            }
+        }
+    }
+
+    async fn serve_queue(&mut self, listener: &ControlConnection) {
+        let archive = &self.archive.pipeline.archive.schema;
+        let queued = match source::queued(listener.client(), archive).await {
+            Ok(queued) => queued,
+            Err(error) => {
+                tracing::warn!(%error, "what the archive's functions ask for cannot be read");
+                return;
+            }
+        };
+        if queued.is_empty() {
+            return;
+        }
+        self.round(&|_, partition| queued.contains(partition)).await;
+        for table in &queued {
+            if let Err(error) = source::served(listener.client(), archive, table).await {
+                tracing::warn!(%table, %error, "what was asked for stays in the archive's queue");
+            }
+        }
+    }
+
+    async fn round(&mut self, wanted: &(dyn Fn(&TableName, &TableName) -> bool + Sync)) {
+        let round = self.archive.round(wanted, self.archive.pipeline.archive.drop).await;
+        tell(&round);
+        self.agenda.round_ended(Utc::now(), round.is_worth_another(), rand::random());
+    }
+
+    async fn prove_one(&mut self) {
+        let began = Instant::now();
+        for section in &self.archive.pipeline.tables {
+            match self.prove_one_of(section).await {
+                Ok(false) => {}
+                Ok(true) => return self.agenda.day_proved(Utc::now(), began.elapsed()),
+                Err(error) => {
+                    let table = &section.name;
+                    match error.retry_class() {
+                        RetryClass::Transient => tracing::debug!(%table, %error, "no proof for now"),
+                        RetryClass::Definite => tracing::warn!(%table, %error, "complete days cannot be proved"),
+                    }
+                }
+            }
+        }
+        self.passed_over.clear();
+        self.agenda.all_proved(Utc::now());
+    }
+
+    /// Whether a day was looked at.
+    async fn prove_one_of(&mut self, section: &crate::config::TableSection) -> Result<bool, PipelineError> {
+        let table = self.archive.table(section).await?;
+        let reconciler = self.archive.reconciler(&table, section, false);
+        let due = reconciler.due(Utc::now()).await?;
+        let name = &section.name;
+        let next = due.into_iter().find(|due| !self.passed_over.contains(&(name.clone(), due.span)));
+        let Some(due) = next else { return Ok(false) };
+        self.passed_over.insert((name.clone(), due.span));
+        let waiting = reconciler.candidates().await?.candidates;
+        let days = due.span;
+        match reconciler.prove(&due, &waiting).await {
+            Ok(report) if report.reasons.is_empty() => {
+                let rows = report.ledger.map_or(0, |ledger| ledger.lake.rows);
+                tracing::info!(table = %name, %days, rows, "the lake has these days as PostgreSQL has them");
+            }
+            Ok(report) => {
+                let reasons = report.reasons.join("; ");
+                tracing::error!(table = %name, %days, reasons, "these days do not balance; nothing of them will be dropped");
+            }
+            Err(error) => tracing::info!(table = %name, %days, %error, "no proof of these days for now"),
+        }
+        Ok(true)
+    }
+}
+
+fn tell(round: &Round) {
+    for (table, report) in &round.partitions {
+        let (partition, days) = (&report.table, &report.span);
+        let rows = report.ledger.map_or(0, |ledger| ledger.detached.rows);
+        match &report.outcome {
+            Outcome::Dropped { receipt } => {
+                tracing::info!(%table, %partition, %days, rows, receipt, "balanced and dropped");
+            }
+            Outcome::Balanced => tracing::info!(%table, %partition, %days, rows, "balances; kept, since drop = false"),
+            Outcome::Differs { reasons, .. } => {
+                let reasons = reasons.join("; ");
+                tracing::error!(%table, %partition, %days, reasons, "does not balance, so it stays; see archive.finding");
+            }
+            Outcome::Gone => tracing::info!(%table, %partition, "dropped by somebody else meanwhile"),
+            Outcome::Failed(error) => tracing::warn!(%table, %partition, %days, %error, "not judged"),
+        }
+    }
+    for taken in &round.names_taken {
+        tracing::error!(partition = %taken.table, reason = taken.reason, "a waiting table's name is attached again");
+    }
+    for (what, error) in &round.failures {
+        tracing::warn!(what, %error, "the archive could not be looked after");
+    }
+    if round.receipts.restored > 0 {
+        let receipts = round.receipts.restored;
+        tracing::error!(receipts, "this database had lost receipts, as one that was restored has: they are back, from the lake");
+    }
+}
