@@ -10,9 +10,20 @@
 //!                  "outcome": "dropped" | "balanced" | "differs" | "gone" | "failed",
 //!                  "receipt": n | null,              its number in the chain
 //!                  "reasons": [text],                what does not balance, or why there is no verdict
-//!                  "ledger": {"receipts": SIDE, "detached": SIDE, "live": SIDE, "lake": SIDE} | null}],
+//!                  "ledger": {"receipts": SIDE, "detached": SIDE, "live": SIDE, "lake": SIDE} | null,
 //!                                                     SIDE: {"rows": n, "digest": "32 hexadecimal digits"}
+//!                  "narrowed": NARROWED | null}],     of rows that differ
 //!  "left_alone": [{"table": text, "reason": text}]}   look like partitions, and are not touched
+//!
+//! NARROWED: {"hours": [{"hour": "2026-01-02T03",      UTC; "2026-01-02" where a date dates the rows; "other days"
+//!                       "postgres": SIDE, "lake": SIDE}],
+//!            "missing": KEYS,                         keys that the lake lacks
+//!            "extra": KEYS,                           that only the lake has
+//!            "doubled": KEYS,                         that the lake has more often
+//!            "different": KEYS,                       that both have, with other values
+//!            "columns": [text],                       in which those differ
+//!            "notes": [text]}                         what could not be looked at
+//! KEYS: {"total": n, "keys": ["id=…, created_at=…"]}  a few of them; values of no other column
 //! ```
 
 use super::Exit;
@@ -21,7 +32,7 @@ use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, Settings};
 use crate::lake::LakeLocation;
 use crate::pipeline::table_rules;
-use crate::reconcile::{LeftAlone, Outcome, PartitionReport, Reconciler};
+use crate::reconcile::{LeftAlone, Narrowed, Outcome, PartitionReport, Reconciler};
 use crate::source;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -138,9 +149,12 @@ impl Report {
                     text.push_str(&format!("{name}: {rows} rows balanced and dropped, receipt {receipt}\n"));
                 }
                 Outcome::Balanced => text.push_str(&format!("{name}: {rows} rows balance\n")),
-                Outcome::Differs { reasons } => {
+                Outcome::Differs { reasons, narrowed } => {
                     for reason in reasons {
                         text.push_str(&format!("{name}: does not balance: {reason}\n"));
+                    }
+                    for line in narrowed.iter().flat_map(Narrowed::lines) {
+                        text.push_str(&format!("{name}: {line}\n"));
                     }
                 }
                 Outcome::Gone => text.push_str(&format!("{name}: dropped by somebody else meanwhile\n")),
@@ -158,10 +172,14 @@ impl Report {
 
     fn to_json(&self) -> Value {
         let partition = |(table, report): &(TableName, PartitionReport)| {
+            let narrowed = match &report.outcome {
+                Outcome::Differs { narrowed, .. } => narrowed.as_ref().map(Narrowed::to_json),
+                _ => None,
+            };
             let (outcome, receipt, reasons) = match &report.outcome {
                 Outcome::Dropped { receipt } => ("dropped", Some(*receipt), Vec::new()),
                 Outcome::Balanced => ("balanced", None, Vec::new()),
-                Outcome::Differs { reasons } => ("differs", None, reasons.clone()),
+                Outcome::Differs { reasons, .. } => ("differs", None, reasons.clone()),
                 Outcome::Gone => ("gone", None, Vec::new()),
                 Outcome::Failed(error) => ("failed", None, vec![error.to_string()]),
             };
@@ -173,6 +191,7 @@ impl Report {
                 "receipt": receipt,
                 "reasons": reasons,
                 "ledger": report.ledger.map(crate::reconcile::Ledger::to_json),
+                "narrowed": narrowed,
             })
         };
         let left = |left: &LeftAlone| json!({ "table": left.table.to_string(), "reason": left.reason });

@@ -113,8 +113,8 @@ impl Sides<'_> {
         }
     }
 
-    /// One statement for everything, so that it sees one snapshot.
-    async fn query(&self, subject: &Subject<'_>, days: Span) -> Result<String, ReconcileError> {
+    /// Where PostgreSQL has rows of these days.
+    pub(super) async fn relations(&self, subject: &Subject<'_>, days: Span) -> Result<Relations, ReconcileError> {
         let shape = subject.shape;
         let mut live: Vec<String> = subject.others.iter().map(|other| qualified(&other.table)).collect();
         for leaf in source::leaves(self.control, subject.root_oid).await? {
@@ -126,22 +126,19 @@ impl Sides<'_> {
             }
             live.push(qualified(&leaf.table));
         }
-        let inside = |days| condition(shape, days);
-        let own = qualified(&subject.detached.table);
-        let live: Vec<String> = live
-            .into_iter()
-            .map(|name| format!("(SELECT * FROM ONLY {name} WHERE {}) AS live", inside(days)))
-            .collect();
-        let mut parts = vec![
-            ("detached", digest::digest_query(&subject.columns, &[format!("ONLY {own}")])),
-            (
-                "outside",
-                format!(
-                    "SELECT count(*) AS rows, '0' AS lane1, '0' AS lane2 FROM ONLY {own} WHERE ({}) IS NOT TRUE",
-                    inside(subject.detached.span)
-                ),
-            ),
-        ];
+        let inside = condition(shape, days);
+        let live = live.into_iter().map(|name| format!("(SELECT * FROM ONLY {name} WHERE {inside}) AS live")).collect();
+        Ok(Relations { detached: format!("ONLY {}", qualified(&subject.detached.table)), live })
+    }
+
+    /// One statement for everything, so that it sees one snapshot.
+    async fn query(&self, subject: &Subject<'_>, days: Span) -> Result<String, ReconcileError> {
+        let Relations { detached, live } = self.relations(subject, days).await?;
+        let outside = format!(
+            "SELECT count(*) AS rows, '0' AS lane1, '0' AS lane2 FROM {detached} WHERE ({}) IS NOT TRUE",
+            condition(subject.shape, subject.detached.span)
+        );
+        let mut parts = vec![("detached", digest::digest_query(&subject.columns, &[detached])), ("outside", outside)];
         if !live.is_empty() {
             parts.push(("live", digest::digest_query(&subject.columns, &live)));
         }
@@ -168,6 +165,14 @@ impl Sides<'_> {
     async fn pin(&self) -> Result<(), ReconcileError> {
         Ok(source::run_pins(self.counting, digest::PINS).await?)
     }
+}
+
+/// What stands behind FROM for the rows of some days.
+pub(super) struct Relations {
+    /// The table that is judged, whole.
+    pub(super) detached: String,
+    /// What other detached tables and the parent's leaves have of these days.
+    pub(super) live: Vec<String>,
 }
 
 #[derive(Default)]

@@ -4,6 +4,7 @@ use super::candidate::{Candidate, Candidates};
 use super::cut::{Cut, Sides, Subject};
 use super::digest::{self, DigestColumn};
 use super::ledger::{Balance, Ledger};
+use super::narrow::{Narrowed, narrow};
 use super::span::Span;
 use super::{ReconcileError, candidate};
 use crate::base::TableName;
@@ -53,6 +54,8 @@ pub enum Outcome {
     Differs {
         /// What is wrong.
         reasons: Vec<String>,
+        /// In which hours, keys and columns; None where the rows balance and something else is wrong.
+        narrowed: Option<Narrowed>,
     },
     /// Somebody else has dropped it meanwhile, as another reconciler does.
     Gone,
@@ -148,7 +151,8 @@ impl Reconciler<'_> {
             }
             differed += 1;
             if differed == QUIET_CUTS_THAT_DIFFER {
-                return Ok(Outcome::Differs { reasons });
+                let narrowed = Box::pin(narrow(&sides, &subject, &cut)).await;
+                return Ok(Outcome::Differs { reasons, narrowed });
             }
         }
         Err(ReconcileError::NotQuiet { table: table.clone() })
@@ -207,9 +211,11 @@ impl Reconciler<'_> {
     async fn keep(&self, one: &Candidate, ledger: Option<&Ledger>, outcome: &Outcome) -> Result<(), ReconcileError> {
         let table = &self.facts.shape.table;
         match outcome {
-            Outcome::Differs { reasons } => {
+            Outcome::Differs { reasons, narrowed } => {
                 let sides = ledger.map_or(Value::Null, |ledger| ledger.to_json());
-                let evidence = json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides });
+                let narrowed = narrowed.as_ref().map(Narrowed::to_json);
+                let evidence =
+                    json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides, "narrowed": narrowed });
                 let (names, reason) = ((table, &one.table), reasons.join("; "));
                 source::note_finding(self.control, self.archive, "unbalanced", names, &reason, &evidence).await?;
             }
