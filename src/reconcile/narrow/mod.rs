@@ -80,6 +80,9 @@ pub(super) async fn narrow(sides: &Sides<'_>, subject: &Subject<'_>, cut: &Cut) 
         let files = counted(cut.faults.len(), "file");
         narrowed.notes.push(format!("{files} of the lake cannot be read, and what they hold is missing here"));
     }
+    if cut.outside > 0 {
+        narrowed.note("what the lake holds of other days was not read, so rows of those count as missing here");
+    }
     let failure = match timeout(TIME_MAX, narrow_down(sides, subject, cut, &mut narrowed)).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
