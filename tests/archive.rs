@@ -103,11 +103,10 @@ async fn r1_what_does_not_balance_stays_and_is_a_finding() {
     let (site, run) = archived().await;
     let [changed, short, long] = [92, 93, 94].map(|day| detached(&site, day));
     let (changed, short, long) = (changed.await, short.await, long.await);
-    site.sql(&format!(
-        "UPDATE {changed} SET description = 'tampered' WHERE ctid IN (SELECT ctid FROM {changed} LIMIT 1)"
-    ))
-    .await;
-    site.sql(&format!("DELETE FROM {short} WHERE ctid IN (SELECT ctid FROM {short} LIMIT 1)")).await;
+    let changed_row = site.value(&format!("SELECT id FROM {changed} LIMIT 1")).await;
+    site.sql(&format!("UPDATE {changed} SET description = 'tampered' WHERE id = '{changed_row}'")).await;
+    let lost_row = site.value(&format!("SELECT id FROM {short} LIMIT 1")).await;
+    site.sql(&format!("DELETE FROM {short} WHERE id = '{lost_row}'")).await;
     site.sql(&format!("INSERT INTO {long} SELECT (json_populate_record(t, json_build_object('id', gen_random_uuid()))).* FROM {long} t LIMIT 2"))
         .await;
     let (finished, report) = reconcile(&site, &["--table", EVENTS]).await;
@@ -123,6 +122,26 @@ async fn r1_what_does_not_balance_stays_and_is_a_finding() {
             format!("SELECT count(*) FROM archive.finding WHERE partition_name = '{table}' AND resolved_at IS NULL");
         assert_eq!(site.value(&findings).await, "1", "{table}");
     }
+    assert_narrowed(&site, &report, &changed, [20, 20], &[("different", &changed_row)], &["description"]).await;
+    assert_narrowed(&site, &report, &short, [19, 20], &[("extra", &lost_row)], &[]).await;
+    let new_rows = format!("SELECT id FROM {long} ORDER BY ctid DESC LIMIT 1");
+    let (new_row, other_new_row) =
+        (site.value(&format!("{new_rows} OFFSET 0")).await, site.value(&format!("{new_rows} OFFSET 1")).await);
+    let missing = [("missing", new_row.as_str()), ("missing", other_new_row.as_str())];
+    assert_narrowed(&site, &report, &long, [22, 20], &missing, &[]).await;
+    let shown = site.lakebed(&["reconcile", "--dry-run", "--table", &changed]).await;
+    assert_eq!(shown.code, Some(3), "{}{}", shown.stdout, shown.stderr);
+    assert!(
+        shown.stdout.contains("T00: PostgreSQL and the lake have 20 rows each, and not the same"),
+        "{}",
+        shown.stdout
+    );
+    assert!(shown.stdout.contains(&format!("different: 1 key: id={changed_row}, created_at=")), "{}", shown.stdout);
+    assert!(shown.stdout.contains(", in column description\n"), "{}", shown.stdout);
+    let evidence = site.value("SELECT string_agg(evidence::text || reason, ' ') FROM archive.finding").await;
+    for told in [&finished.stdout, &finished.stderr, &shown.stdout, &shown.stderr, &evidence] {
+        assert!(!told.contains("tampered") && !told.contains("made by a test"), "a value that is no key: {told}");
+    }
     // What is mended balances, and its finding is settled.
     site.sql(&format!("UPDATE {changed} SET description = 'made by a test'")).await;
     let (finished, report) = reconcile(&site, &["--table", &changed]).await;
@@ -132,6 +151,45 @@ async fn r1_what_does_not_balance_stays_and_is_a_finding() {
     run.signal("TERM").await;
     run.ended().await.succeeded();
     site.cluster.stop().await;
+}
+
+/// The report and the finding name the only hour, the rows of both sides, the keys and the columns, and nothing else.
+async fn assert_narrowed(
+    site: &Site,
+    report: &Value,
+    table: &str,
+    rows: [i64; 2],
+    keys: &[(&str, &str)],
+    columns: &[&str],
+) {
+    let mut partitions = report["partitions"].as_array().unwrap().iter();
+    let narrowed = &partitions.find(|partition| partition["partition"] == table).unwrap()["narrowed"];
+    let day = site.value(&format!("SELECT min(created_at)::date FROM {table}")).await;
+    let hours = narrowed["hours"].as_array().unwrap();
+    assert_eq!(hours.len(), 1, "{narrowed}");
+    assert_eq!(hours[0]["hour"], format!("{day}T00"), "{narrowed}");
+    assert_eq!(
+        [&hours[0]["postgres"]["rows"], &hours[0]["lake"]["rows"]],
+        rows.map(Value::from).each_ref(),
+        "{narrowed}"
+    );
+    for kind in ["missing", "extra", "doubled", "different"] {
+        let mut expected: Vec<&str> = keys.iter().filter(|(of, _)| *of == kind).map(|(_, id)| *id).collect();
+        expected.sort_unstable();
+        assert_eq!(narrowed[kind]["total"], expected.len(), "{kind}: {narrowed}");
+        let told = narrowed[kind]["keys"].as_array().unwrap();
+        assert_eq!(told.len(), expected.len(), "{kind}: {narrowed}");
+        for (told, id) in told.iter().zip(expected) {
+            let told = told.as_str().unwrap();
+            assert!(told.starts_with(&format!("id={id}, created_at={day}T00:00:")), "{kind}: {told}");
+        }
+    }
+    assert_eq!(narrowed["columns"], serde_json::json!(columns), "{narrowed}");
+    assert_eq!(narrowed["notes"], serde_json::json!([]), "{narrowed}");
+    let kept = format!(
+        "SELECT evidence->'narrowed' = '{narrowed}'::jsonb FROM archive.finding WHERE partition_name = '{table}' AND resolved_at IS NULL"
+    );
+    assert_eq!(site.value(&kept).await, "t", "{table}");
 }
 
 #[tokio::test]
@@ -153,6 +211,7 @@ async fn r1_a_file_that_is_lost_or_doubled_in_the_lake_is_noticed() {
     let table = detached(&site, 93).await;
     assert_eq!(outcomes(&report, "differs"), [table.as_str()], "{report}");
     assert!(report.to_string().contains("is missing"), "{report}");
+    assert!(report.to_string().contains("1 file of the lake cannot be read"), "{report}");
     assert!(is_there(&site, &table).await);
     // A file that nobody's log names is nothing to the lake, and one of another length is no file of it.
     std::fs::write(folder.join("part-extra.parquet"), &kept).unwrap();

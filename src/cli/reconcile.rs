@@ -10,21 +10,32 @@
 //!                  "outcome": "dropped" | "balanced" | "differs" | "gone" | "failed",
 //!                  "receipt": n | null,              its number in the chain
 //!                  "reasons": [text],                what does not balance, or why there is no verdict
-//!                  "ledger": {"receipts": SIDE, "detached": SIDE, "live": SIDE, "lake": SIDE} | null}],
+//!                  "ledger": {"receipts": SIDE, "detached": SIDE, "live": SIDE, "lake": SIDE} | null,
 //!                                                     SIDE: {"rows": n, "digest": "32 hexadecimal digits"}
+//!                  "narrowed": NARROWED | null}],     of rows that differ
 //!  "left_alone": [{"table": text, "reason": text}],   look like partitions, and are not touched
 //!  "names_taken": [{"table": text,                    its name is attached again: late rows came for its days
 //!                   "renamed": text | null,           what it is called now
 //!                   "reason": text}],
 //!  "failures": [{"what": text, "reason": text}],      a table, or the receipts, could not be looked at
 //!  "receipts_restored": n}                            this database had lost them; the lake had them
+//!
+//! NARROWED: {"hours": [{"hour": "2026-01-02T03",      UTC; "2026-01-02" where a date dates the rows; "other days"
+//!                       "postgres": SIDE, "lake": SIDE}],
+//!            "missing": KEYS,                         keys that the lake lacks
+//!            "extra": KEYS,                           that only the lake has
+//!            "doubled": KEYS,                         that the lake has more often
+//!            "different": KEYS,                       that both have, with other values
+//!            "columns": [text],                       in which those differ
+//!            "notes": [text]}                         what could not be looked at
+//! KEYS: {"total": n, "keys": ["id=…, created_at=…"]}  a few of them; values of no other column
 //! ```
 
 use super::Exit;
 use crate::base::TableName;
 use crate::config::Pipeline;
 use crate::pipeline::{Archive, PipelineError, Round};
-use crate::reconcile::{LeftAlone, NameTaken, Outcome, PartitionReport};
+use crate::reconcile::{LeftAlone, NameTaken, Narrowed, Outcome, PartitionReport};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -96,9 +107,12 @@ impl Report {
                     text.push_str(&format!("{name}: {rows} rows balanced and dropped, receipt {receipt}\n"));
                 }
                 Outcome::Balanced => text.push_str(&format!("{name}: {rows} rows balance\n")),
-                Outcome::Differs { reasons, .. } => {
+                Outcome::Differs { reasons, narrowed } => {
                     for reason in reasons {
                         text.push_str(&format!("{name}: does not balance: {reason}\n"));
+                    }
+                    for line in narrowed.iter().flat_map(Narrowed::lines) {
+                        text.push_str(&format!("{name}: {line}\n"));
                     }
                 }
                 Outcome::Gone => text.push_str(&format!("{name}: dropped by somebody else meanwhile\n")),
@@ -123,6 +137,10 @@ impl Report {
 
     fn to_json(&self) -> Value {
         let partition = |(table, report): &(TableName, PartitionReport)| {
+            let narrowed = match &report.outcome {
+                Outcome::Differs { narrowed, .. } => narrowed.as_ref().map(Narrowed::to_json),
+                _ => None,
+            };
             let (outcome, receipt, reasons) = match &report.outcome {
                 Outcome::Dropped { receipt } => ("dropped", Some(*receipt), Vec::new()),
                 Outcome::Balanced => ("balanced", None, Vec::new()),
@@ -138,6 +156,7 @@ impl Report {
                 "receipt": receipt,
                 "reasons": reasons,
                 "ledger": report.ledger.map(crate::reconcile::Ledger::to_json),
+                "narrowed": narrowed,
             })
         };
         let taken = |taken: &NameTaken| {

@@ -32,15 +32,26 @@
 //!              "emptied": ["2026-01-02"] | null,  hold rows here, and their partition of the source none; null: unknown
 //!              "days": [{"day": "2026-01-02",     or a month, "2026-01"
 //!                        "rows": n | null,        null: some file's statistics do not say
-//!                        "files": n, "bytes": n}]}],   oldest first
+//!                        "files": n, "bytes": n,
+//!                        "complete": bool,            with the four below only if PostgreSQL could be asked: it is over
+//!                        "proved_at": text | null,    PostgreSQL had the same rows then, and the files have not changed since
+//!                        "differs": bool,             PostgreSQL had others
+//!                        "waiting": [text],           its detached tables
+//!                        "receipts": [n]}]}],         by which it was dropped; days are oldest first
 //!  "findings": [{"kind": "parked" | "skipped" | "gap",
 //!                "table": text | null,            null: it concerns the whole pipeline
 //!                "lsn": "0/1A2B3C4",
 //!                "reason": text,
 //!                "recorded_at": "2026-01-02T03:04:05Z",
-//!                "recorded_by": text}] | null}    by position; null: they cannot be read
+//!                "recorded_by": text}] | null,    by position; null: they cannot be read
+//!  "archive_findings": [{"kind": "unbalanced" | "early_proof" | "name_taken" | "came_back",
+//!                        "table": text,
+//!                        "partition": text,       a detached table, or days
+//!                        "reason": text,
+//!                        "found_at": "2026-01-02T03:04:05Z"}] | null}   what is not settled; null: they cannot be read
 //! ```
 
+mod archive_side;
 mod emptied;
 mod report;
 mod source_side;
@@ -54,6 +65,8 @@ use crate::connect::Settings;
 use crate::lake::{DaySummary, LakeLocation, LakeTable, Progress, findings, journal_path, table_days};
 use crate::pipeline::TableMark;
 use anyhow::Context;
+use chrono::Utc;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// Arguments of `status`.
@@ -87,7 +100,8 @@ pub(super) async fn run(args: &StatusArgs, pipeline: &Pipeline) -> anyhow::Resul
         }
         Err(error) => (ServerReport::unreachable(format!("{error:#}")), SlotReport::unknown(name)),
     };
-    let report = Report::new(server, slot, tables, findings);
+    let archive = source.as_ref().ok().and_then(|source| source.archive_findings.as_ref().ok().cloned());
+    let report = Report::new(server, slot, tables, findings).with_archive(archive);
     let text = if args.json { report.to_json()? } else { report.to_text() };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let lost = source.is_ok_and(|source| source.slot.is_none_or(|slot| slot.is_lost()));
@@ -117,6 +131,11 @@ async fn table_report(
     let mut error = days.as_ref().err().map(ToString::to_string);
     let mut mark = None;
     let mut parked = None;
+    let mut states = BTreeMap::new();
+    if let Some((SourceTable { shape, archive: Some(archive), .. }, _)) = source {
+        // Without them the days are shown as the lake has them.
+        states = archive.days((location, path), shape, Utc::now()).await.unwrap_or_default();
+    }
     if let Some((SourceTable { shape, .. }, system_identifier)) = source {
         let progress = Progress {
             system_identifier: system_identifier.to_owned(),
@@ -140,5 +159,5 @@ async fn table_report(
     let journal = journal_path(path);
     let old_images = table_days(location, &journal).await.ok().map(|days| JournalReport::new(journal, &days));
     let report = TableReport::new(name, path.to_owned(), (recorded, parked), error, days);
-    (report.with(old_images, emptied), mark)
+    (report.with(old_images, emptied).on_their_way(states), mark)
 }

@@ -121,8 +121,8 @@ impl Sides<'_> {
         }
     }
 
-    /// One statement for everything, so that it sees one snapshot.
-    async fn query(&self, subject: &Subject<'_>, days: Span) -> Result<String, ReconcileError> {
+    /// Where PostgreSQL has rows of these days.
+    pub(super) async fn relations(&self, subject: &Subject<'_>, days: Span) -> Result<Relations, ReconcileError> {
         let shape = subject.shape;
         let others = subject.others.iter().filter(|other| other.span.overlaps(days));
         let mut oids: Vec<u32> = others.clone().map(|other| other.oid).collect();
@@ -142,17 +142,19 @@ impl Sides<'_> {
         if !hidden.is_empty() {
             return Err(ReconcileError::RowSecurity { tables: hidden.join(", ") });
         }
-        let inside = |days| condition(shape, days);
-        let live: Vec<String> = live
-            .into_iter()
-            .map(|name| format!("(SELECT * FROM ONLY {name} WHERE {}) AS live", inside(days)))
-            .collect();
+        let inside = condition(shape, days);
+        let live = live.into_iter().map(|name| format!("(SELECT * FROM ONLY {name} WHERE {inside}) AS live")).collect();
+        Ok(Relations { detached: subject.detached.map(|detached| format!("ONLY {}", qualified(&detached.table))), live })
+    }
+
+    /// One statement for everything, so that it sees one snapshot.
+    async fn query(&self, subject: &Subject<'_>, days: Span) -> Result<String, ReconcileError> {
+        let Relations { detached, live } = self.relations(subject, days).await?;
         let mut parts = Vec::new();
-        if let Some(detached) = subject.detached {
-            let own = format!("ONLY {}", qualified(&detached.table));
+        if let Some(own) = detached {
             let outside = format!(
                 "SELECT count(*) AS rows, '0' AS lane1, '0' AS lane2 FROM {own} WHERE ({}) IS NOT TRUE",
-                inside(detached.span)
+                condition(subject.shape, subject.span)
             );
             parts.push(("detached", digest::digest_query(&subject.columns, &[own])));
             parts.push(("outside", outside));
@@ -208,6 +210,14 @@ impl Sides<'_> {
         }
         Ok(sums)
     }
+}
+
+/// What stands behind FROM for the rows of some days.
+pub(super) struct Relations {
+    /// The table that is to be dropped, whole.
+    pub(super) detached: Option<String>,
+    /// What other detached tables and the parent's leaves have of these days.
+    pub(super) live: Vec<String>,
 }
 
 #[derive(Default)]

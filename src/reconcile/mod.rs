@@ -8,7 +8,8 @@
 //! Promises owned here:
 //! - **R1** [`Ledger`]: rows and digest of the lake's partition are those of its receipts, of the detached tables and of what the parent
 //!   still holds for these days. A cut counts only if the lake's files of these days were the same after a marker behind the SQL
-//!   statement was durable as before it; a difference becomes a finding on the second such cut.
+//!   statement was durable as before it; a difference becomes a finding on the second such cut, which [`Narrowed`] explains by hours,
+//!   keys and names of columns, never by other values.
 //! - **R2, R3** One transaction from freeze to drop, whose lock and DROP are functions of the schema's owner (`sql/11`). It counts after
 //!   the lock, and waits until the slot has acknowledged a marker that was written after the lock.
 //! - **R4** [`digest`]: SQL on one side, Parquet on the other, no code in common with the writer.
@@ -20,7 +21,9 @@ pub mod chain;
 mod cut;
 pub mod digest;
 mod error;
+mod judge;
 mod ledger;
+mod narrow;
 mod partition;
 mod proof;
 #[cfg(test)]
@@ -31,7 +34,8 @@ mod waiting;
 pub use candidate::{Candidate, Candidates, LeftAlone, find};
 pub use error::ReconcileError;
 pub use ledger::{Balance, Ledger};
+pub use narrow::{HourDifference, Keys, Narrowed};
 pub use partition::{Outcome, PartitionReport, Reconciler};
-pub use proof::{Due, ProofReport, days_of, fingerprint, is_complete};
+pub use proof::{Due, ProofReport, days_of, fingerprint, is_complete, partitions_of};
 pub use span::Span;
 pub use waiting::NameTaken;

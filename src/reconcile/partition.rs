@@ -1,23 +1,21 @@
 //! One detached partition from the freeze to the drop, or to what is told instead.
 
 use super::candidate::{Candidate, Candidates};
-use super::cut::{self, Cut, Sides, Subject};
+use super::cut::{Cut, Subject};
 use super::digest::{self, DigestColumn};
-use super::ledger::{Balance, Ledger};
+use super::judge::Verdict;
+use super::ledger::Ledger;
+use super::narrow::{Narrowed, narrow};
 use super::span::Span;
 use super::{ReconcileError, candidate};
 use crate::base::TableName;
-use crate::lake::{LakeLocation, LakeTable, PartitionReader};
+use crate::lake::{LakeLocation, PartitionReader};
 use crate::source::{self, Receipt, TableFacts};
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Client;
-
-/// Cuts that are taken until one is quiet, and of quiet ones that differ.
-const CUTS_MAX: u32 = 5;
-const QUIET_CUTS_THAT_DIFFER: u32 = 2;
 
 /// A pipeline's way to balance the detached partitions of one table.
 pub struct Reconciler<'a> {
@@ -53,6 +51,10 @@ pub enum Outcome {
     Differs {
         /// What is wrong.
         reasons: Vec<String>,
+        /// In which hours, keys and columns; None where the rows balance and something else is wrong.
+        narrowed: Option<Narrowed>,
+        /// The receipt by which the table was dropped before.
+        came_back: Option<i64>,
     },
     /// Somebody else has dropped it meanwhile, as another reconciler does.
     Gone,
@@ -128,64 +130,19 @@ impl Reconciler<'_> {
             detached: Some(one),
             others: all.iter().filter(|other| other.oid != one.oid).collect(),
         };
-        let (cut, reasons) = self.judge(&reader, &subject, shown).await?;
+        let receipts = self.receipts_of(one.span).await?;
+        if let Some(receipt) = receipts.iter().find(|receipt| receipt.relation_oid == Some(one.oid)) {
+            return Ok(came_back(one, receipt.sequence, Vec::new(), None));
+        }
+        let Verdict { cut, reasons } = self.judge(&reader, &subject, shown).await?;
         if reasons.is_empty() {
             return self.give_up(one, &cut, &columns, &frozen_at).await;
         }
-        Ok(Outcome::Differs { reasons })
-    }
-
-    /// A table that stands still is passed by the slot, so that its acknowledgement proves nothing of it.
-    pub(super) async fn moves(&self) -> Result<(), ReconcileError> {
-        let ((location, path), table) = (self.lake, &self.facts.shape.table);
-        match LakeTable::stands_still(location, path, self.slot, table).await? {
-            true => Err(ReconcileError::StandsStill { table: table.clone() }),
-            false => Ok(()),
-        }
-    }
-
-    /// Cuts until one is quiet and balances, or two that are quiet do not (R1). Returns the last, and everything that is wrong.
-    pub(super) async fn judge(
-        &self,
-        reader: &PartitionReader,
-        subject: &Subject<'_>,
-        shown: &mut Option<Ledger>,
-    ) -> Result<(Cut, Vec<String>), ReconcileError> {
-        let (control, counting, slot) = (self.control, self.counting, self.slot);
-        let sides = Sides { counting, control, slot, lake: reader, patience: self.patience };
-        let mut differed = 0;
-        for _ in 0..CUTS_MAX {
-            let mut cut = sides.cut(subject).await?;
-            cut.ledger.receipts = self.dropped_before(subject.span, &subject.columns).await?;
-            *shown = Some(cut.ledger);
-            if !cut.quiet {
-                continue;
-            }
-            let reasons = reasons(&cut, subject);
-            if reasons.is_empty() {
-                return Ok((cut, reasons));
-            }
-            differed += 1;
-            if differed == QUIET_CUTS_THAT_DIFFER {
-                return Ok((cut, reasons));
-            }
-        }
-        Err(ReconcileError::NotQuiet { table: self.facts.shape.table.clone() })
-    }
-
-    /// What receipts say of these days.
-    async fn dropped_before(&self, span: Span, columns: &[DigestColumn]) -> Result<digest::RowSum, ReconcileError> {
-        let table = &self.facts.shape.table;
-        let (days, _) = cut::covering(span, self.facts.shape.partition_by);
-        let receipts = source::receipts(self.control, self.archive, table, (days.lower, days.upper)).await?;
-        let sum = |receipt: &Receipt| {
-            let other = || ReconcileError::OtherColumns { table: table.clone(), sequence: receipt.sequence };
-            let same = receipt.digest_rule == i32::try_from(digest::RULE).unwrap_or(i32::MAX)
-                && receipt.columns == json!(columns);
-            let sum = digest::RowSum::new(receipt.rows, &receipt.digest).map_err(|_| other())?;
-            if same || receipt.rows == 0 { Ok(sum) } else { Err(other()) }
-        };
-        receipts.iter().map(sum).sum()
+        let narrowed = Box::pin(narrow(&self.sides(&reader), &subject, &cut)).await;
+        Ok(match same_as_dropped(&receipts, &cut.ledger) {
+            Some(sequence) => came_back(one, sequence, reasons, narrowed),
+            None => Outcome::Differs { reasons, narrowed, came_back: None },
+        })
     }
 
     /// The receipt and the drop, in the transaction that has counted.
@@ -226,12 +183,15 @@ impl Reconciler<'_> {
     async fn keep(&self, one: &Candidate, ledger: Option<&Ledger>, outcome: &Outcome) -> Result<(), ReconcileError> {
         let table = &self.facts.shape.table;
         match outcome {
-            Outcome::Differs { reasons } => {
+            Outcome::Differs { reasons, narrowed, came_back } => {
                 let sides = ledger.map_or(Value::Null, |ledger| ledger.to_json());
-                let evidence = json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides });
+                let narrowed = narrowed.as_ref().map(Narrowed::to_json);
+                let evidence =
+                    json!({ "days": one.span.to_string(), "reasons": reasons, "ledger": sides, "narrowed": narrowed });
                 let (name, reason) = (one.table.to_string(), reasons.join("; "));
                 let names = (table, name.as_str());
-                source::note_finding(self.control, self.archive, "unbalanced", names, &reason, &evidence).await?;
+                let kind = if came_back.is_some() { "came_back" } else { "unbalanced" };
+                source::note_finding(self.control, self.archive, kind, names, &reason, &evidence).await?;
             }
             Outcome::Dropped { .. } | Outcome::Balanced => {
                 for name in [one.table.to_string(), one.span.to_string()] {
@@ -244,14 +204,21 @@ impl Reconciler<'_> {
     }
 }
 
-/// Everything that forbids a drop.
-fn reasons(cut: &Cut, subject: &Subject<'_>) -> Vec<String> {
-    let mut reasons: Vec<String> = cut.faults.iter().map(ToString::to_string).collect();
-    if let (Some(one), true) = (subject.detached, cut.outside > 0) {
-        reasons.push(format!("{} rows of {} are not of {}", cut.outside, one.table, one.span));
-    }
-    if cut.ledger.balance() != Balance::Balanced {
-        reasons.push(cut.ledger.to_string());
-    }
-    reasons
+/// The receipt whose rows the table has, where that is all that is wrong: it was dropped, and is here again.
+fn same_as_dropped(receipts: &[Receipt], ledger: &Ledger) -> Option<i64> {
+    let Ledger { detached, live, lake, receipts: dropped } = *ledger;
+    let is_all = detached.rows > 0 && lake == dropped + live;
+    let same = receipts.iter().find(|receipt| receipt.rows == detached.rows && receipt.digest == detached.digest());
+    same.filter(|_| is_all).map(|receipt| receipt.sequence)
+}
+
+/// A database that was restored from an older copy has tables that are dropped already. That is for a person to say: nothing here can tell
+/// it from somebody's mistake.
+fn came_back(one: &Candidate, sequence: i64, mut reasons: Vec<String>, narrowed: Option<Narrowed>) -> Outcome {
+    let reason = format!(
+        "{} was dropped before, by receipt {sequence}, and is here again, as after a restore of the database; its owner may drop it by hand",
+        one.table
+    );
+    reasons.insert(0, reason);
+    Outcome::Differs { reasons, narrowed, came_back: Some(sequence) }
 }

@@ -3,6 +3,7 @@
 
 use super::candidate::Candidate;
 use super::cut::{self, Subject};
+use super::judge::Verdict;
 use super::ledger::Ledger;
 use super::span::Span;
 use super::{ReconcileError, Reconciler, digest};
@@ -68,7 +69,7 @@ impl Reconciler<'_> {
         let mut ledger = None;
         let judged = self.look_at(due.span, waiting, &mut ledger).await;
         self.let_go(judged.is_err()).await;
-        let (cut, reasons) = judged?;
+        let Verdict { cut, reasons } = judged?;
         let (table, days) = (&self.facts.shape.table, due.span.to_string());
         let expected = cut.ledger.expected();
         let files: Vec<StoredFile> = cut.files.iter().map(|hashed| hashed.file.clone()).collect();
@@ -103,7 +104,7 @@ impl Reconciler<'_> {
         let mut ledger = None;
         let judged = self.look_at(span, waiting, &mut ledger).await;
         self.let_go(judged.is_err()).await;
-        let (_, reasons) = judged?;
+        let Verdict { reasons, .. } = judged?;
         Ok(ProofReport { span, ledger, reasons })
     }
 
@@ -119,7 +120,7 @@ impl Reconciler<'_> {
         span: Span,
         waiting: &[Candidate],
         ledger: &mut Option<Ledger>,
-    ) -> Result<(cut::Cut, Vec<String>), ReconcileError> {
+    ) -> Result<Verdict, ReconcileError> {
         let (location, path) = self.lake;
         let reader = PartitionReader::open(location, path).await?;
         self.moves().await?;
@@ -160,6 +161,11 @@ fn due(
         }
     }
     due
+}
+
+/// The partitions of the lake that hold some days.
+pub fn partitions_of(span: Span, by: PartitionBy) -> BTreeSet<Partition> {
+    cut::covering(span, by).1
 }
 
 /// All days of a partition of the lake.

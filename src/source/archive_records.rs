@@ -19,6 +19,8 @@ pub struct Receipt {
     pub kind: String,
     /// What the rows were dropped with: `archive.security_event_p2026_01_02`.
     pub partition: String,
+    /// `pg_class.oid` of what was dropped.
+    pub relation_oid: Option<u32>,
     /// First day.
     pub lower: NaiveDate,
     /// The day behind the last.
@@ -85,7 +87,7 @@ pub async fn receipts(
     days: (NaiveDate, NaiveDate),
 ) -> Result<Vec<Receipt>, SourceError> {
     let sql = format!(
-        "SELECT sequence, kind, partition_name, lower_bound::text AS lower_bound, upper_bound::text AS upper_bound, rows, digest, digest_rule, columns::text AS columns
+        "SELECT sequence, kind, partition_name, (content::jsonb ->> 'relation_oid')::int8::oid AS relation_oid, lower_bound::text AS lower_bound, upper_bound::text AS upper_bound, rows, digest, digest_rule, columns::text AS columns
          FROM {}.receipt WHERE table_name = $1::text AND lower_bound < $3::text::date AND upper_bound > $2::text::date ORDER BY sequence",
         quote_identifier(archive)
     );
@@ -106,6 +108,7 @@ fn receipt(row: &Row) -> Result<Receipt, SourceError> {
         sequence: field(row, "sequence")?,
         kind: field(row, "kind")?,
         partition: field(row, "partition_name")?,
+        relation_oid: field(row, "relation_oid")?,
         lower: date(row, "lower_bound")?,
         upper: date(row, "upper_bound")?,
         rows: field(row, "rows")?,

@@ -1,12 +1,14 @@
 //! What `status` prints, as lines for people and as the documented JSON.
 
+use super::archive_side::DayState;
 use super::emptied::name;
-use crate::base::Lsn;
+use crate::base::{Lsn, Partition};
 use crate::lake::{DaySummary, Finding};
-use crate::source::{ServerFacts, SlotFacts};
+use crate::source::{OpenFinding, ServerFacts, SlotFacts};
 use bytesize::ByteSize;
 use chrono::SecondsFormat;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The whole; its fields are a contract, documented in `status.rs`.
 #[derive(Debug, Serialize)]
@@ -15,6 +17,29 @@ pub(super) struct Report {
     pub(super) slot: SlotReport,
     pub(super) tables: Vec<TableReport>,
     findings: Option<Vec<FindingReport>>,
+    archive_findings: Option<Vec<ArchiveFindingReport>>,
+}
+
+/// What is wrong in the archive until it is settled; the lake's own findings stay for ever.
+#[derive(Debug, Serialize)]
+struct ArchiveFindingReport {
+    kind: String,
+    table: String,
+    partition: String,
+    reason: String,
+    found_at: String,
+}
+
+impl ArchiveFindingReport {
+    fn new(finding: OpenFinding) -> Self {
+        let OpenFinding { kind, table, partition, reason, found_at } = finding;
+        Self { kind, table, partition, reason, found_at }
+    }
+
+    fn to_text(&self) -> String {
+        let Self { kind, table, partition, reason, found_at } = self;
+        format!("archive   {kind}, {table}, {partition}: {reason} (since {found_at})\n")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -117,6 +142,8 @@ struct DayReport {
     rows: Option<u64>,
     files: u64,
     bytes: u64,
+    #[serde(flatten)]
+    state: Option<DayState>,
 }
 
 impl ServerReport {
@@ -205,6 +232,7 @@ impl TableReport {
             rows: summary.rows,
             files: summary.files,
             bytes: summary.bytes,
+            state: None,
         };
         let days: Vec<DayReport> = days.into_iter().map(day).collect();
         Self {
@@ -227,6 +255,22 @@ impl TableReport {
         Self { journal, emptied, ..self }
     }
 
+    /// The same with where each day is on its way. Days without files appear, too: an empty day is dropped like any other.
+    pub(super) fn on_their_way(mut self, states: BTreeMap<Partition, DayState>) -> Self {
+        let mut states: BTreeMap<String, DayState> =
+            states.into_iter().map(|(partition, state)| (partition.to_string(), state)).collect();
+        for day in &mut self.days {
+            day.state = states.remove(&day.day);
+        }
+        let empty = states.into_iter().map(|(day, state)| {
+            let state = Some(state);
+            DayReport { day, rows: Some(0), files: 0, bytes: 0, state }
+        });
+        self.days.extend(empty);
+        self.days.sort_by(|one, other| one.day.cmp(&other.day));
+        self
+    }
+
     fn to_text(&self) -> String {
         let mut text = match (&self.error, &self.recorded_lsn) {
             (Some(error), _) => format!("table     {}: {error}\n", self.table),
@@ -238,9 +282,10 @@ impl TableReport {
         };
         text.push_str(&format!("          {:<10} {:>14} {:>8} {:>12}\n", "day", "rows", "files", "size"));
         for day in &self.days {
-            text.push_str(&day_line(&day.day, day.rows, day.files, day.bytes));
+            let state = day.state.as_ref().map(DayState::words).unwrap_or_default();
+            text.push_str(&day_line(&day.day, day.rows, (day.files, day.bytes), &state));
         }
-        text.push_str(&day_line("all", self.rows, self.files, self.bytes));
+        text.push_str(&day_line("all", self.rows, (self.files, self.bytes), ""));
         text.extend(self.journal.as_ref().map(JournalReport::to_text));
         for day in self.emptied.iter().flatten() {
             text.push_str(&format!(
@@ -251,9 +296,10 @@ impl TableReport {
     }
 }
 
-fn day_line(day: &str, rows: Option<u64>, files: u64, bytes: u64) -> String {
+fn day_line(day: &str, rows: Option<u64>, (files, bytes): (u64, u64), state: &str) -> String {
     let rows = rows.map_or("unknown".to_owned(), |rows| rows.to_string());
-    format!("          {day:<10} {rows:>14} {files:>8} {:>12}\n", ByteSize(bytes).to_string())
+    let line = format!("          {day:<10} {rows:>14} {files:>8} {:>12}  {state}", ByteSize(bytes).to_string());
+    line.trim_end().to_owned() + "\n"
 }
 
 fn size(bytes: Option<u64>) -> String {
@@ -268,7 +314,13 @@ impl Report {
         findings: Option<Vec<Finding>>,
     ) -> Self {
         let findings = findings.map(|findings| findings.into_iter().map(FindingReport::new).collect());
-        Self { server, slot, tables, findings }
+        Self { server, slot, tables, findings, archive_findings: None }
+    }
+
+    /// The same with what is wrong in the archive.
+    pub(super) fn with_archive(self, findings: Option<Vec<OpenFinding>>) -> Self {
+        let findings = findings.map(|findings| findings.into_iter().map(ArchiveFindingReport::new).collect());
+        Self { archive_findings: findings, ..self }
     }
 
     /// Whether the server answered, the slot is there and may be followed, and all of the lake could be read.
@@ -297,7 +349,10 @@ impl Report {
             Some(findings) if findings.is_empty() => String::new(),
             Some(findings) => format!("\n{}", findings.iter().map(FindingReport::to_text).collect::<String>()),
         };
-        format!("{server}{}{tables}{findings}", self.slot.to_text())
+        let archive = self.archive_findings.iter().flatten().map(ArchiveFindingReport::to_text);
+        let archive: String = archive.collect();
+        let archive = if archive.is_empty() { archive } else { format!("\n{archive}") };
+        format!("{server}{}{tables}{findings}{archive}", self.slot.to_text())
     }
 }
 
@@ -346,7 +401,8 @@ mod tests {
                 {"day": "2026-01-01", "rows": 3, "files": 2, "bytes": 2048},
                 {"day": "2026-01-02", "rows": 4, "files": 2, "bytes": 2048}]}],
             "findings": [{"kind": "skipped", "table": null, "lsn": "0/5", "reason": "it broke",
-                          "recorded_at": "1970-01-01T00:00:00Z", "recorded_by": "ann"}]});
+                          "recorded_at": "1970-01-01T00:00:00Z", "recorded_by": "ann"}],
+            "archive_findings": null});
         assert_eq!(json, expected);
         let text = report.to_text();
         assert!(
@@ -357,6 +413,24 @@ mod tests {
         assert!(text.contains("          2026-01-02 holds rows here, and its partition in PostgreSQL none"), "{text}");
         assert!(text.contains(", recorded 16/1, parked since 0/3\n"), "{text}");
         assert!(text.ends_with("finding   skipped at 0/5: it broke (ann, 1970-01-01T00:00:00Z)\n"), "{text}");
+    }
+
+    #[test]
+    fn each_day_says_where_it_is_on_its_way() {
+        let partition = |day: u32| {
+            crate::base::PartitionBy::Day.partition_of(chrono::NaiveDate::from_ymd_opt(2026, 1, day).unwrap())
+        };
+        let proved = DayState { complete: true, proved_at: Some("2026-01-02T01:00:00Z".into()), ..DayState::default() };
+        let empty = DayState { complete: true, receipts: vec![7], ..DayState::default() };
+        let states = BTreeMap::from([(partition(1), proved), (partition(3), empty)]);
+        let table = table(vec![day("01", Some(3)), day("02", Some(4))]).on_their_way(states);
+        let text = table.to_text();
+        assert!(text.contains("2026-01-01              3        2      2.0 KiB  complete proved\n"), "{text}");
+        assert!(text.contains("2026-01-02              4        2      2.0 KiB\n"), "{text}");
+        assert!(text.contains("2026-01-03              0        0          0 B  complete dropped\n"), "{text}");
+        let json = serde_json::to_value(&table).unwrap();
+        assert_eq!(json["days"][2]["receipts"], serde_json::json!([7]));
+        assert_eq!(json["days"][1].get("complete"), None);
     }
 
     #[test]

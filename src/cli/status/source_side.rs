@@ -1,10 +1,11 @@
 //! What the server tells `status`.
 
+use super::archive_side::ArchiveSide;
 use crate::base::TableShape;
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::pipeline::table_rules;
-use crate::source::{self, ServerFacts, SlotFacts, TableFacts};
+use crate::source::{self, OpenFinding, ServerFacts, SlotFacts, TableFacts};
 use chrono::NaiveDate;
 use std::ops::Range;
 use tokio_postgres::Client;
@@ -15,6 +16,8 @@ pub(super) struct SourceSide {
     pub(super) slot: Option<SlotFacts>,
     /// In the order of `[[table]]`; `None` where the table cannot be followed, which `check` explains.
     pub(super) tables: Vec<Option<SourceTable>>,
+    /// What was found in the archive and is not settled, or why it cannot be read.
+    pub(super) archive_findings: Result<Vec<OpenFinding>, String>,
 }
 
 /// One table.
@@ -22,6 +25,8 @@ pub(super) struct SourceTable {
     pub(super) shape: TableShape,
     /// The days of each partition that holds no row, or why they cannot be looked for.
     pub(super) empty: Result<Vec<Range<NaiveDate>>, String>,
+    /// What is proved, what waits and what was dropped; None where that cannot be read.
+    pub(super) archive: Option<ArchiveSide>,
 }
 
 impl SourceSide {
@@ -37,11 +42,13 @@ impl SourceSide {
         for section in &pipeline.tables {
             let facts = source::table(client, &table_rules(section), generated_published).await;
             tables.push(match facts {
-                Ok(facts) => Some(SourceTable::of(client, facts).await),
+                Ok(facts) => Some(SourceTable::of(client, &pipeline.archive.schema, facts).await),
                 Err(_) => None,
             });
         }
-        Ok(Self { server, slot, tables })
+        let archive_findings = source::open_findings(client, &pipeline.archive.schema).await;
+        let archive_findings = archive_findings.map_err(|error| error.to_string());
+        Ok(Self { server, slot, tables, archive_findings })
     }
 
     /// Of the table at this place in the pipeline file.
@@ -51,9 +58,10 @@ impl SourceSide {
 }
 
 impl SourceTable {
-    async fn of(client: &Client, facts: TableFacts) -> Self {
+    async fn of(client: &Client, archive: &str, facts: TableFacts) -> Self {
         let empty = empty_days(client, &facts).await.map_err(|error| error.to_string());
-        Self { shape: facts.shape, empty }
+        let archive = ArchiveSide::look(client, archive, &facts).await.ok();
+        Self { shape: facts.shape, empty, archive }
     }
 }
 

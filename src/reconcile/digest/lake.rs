@@ -41,14 +41,12 @@ pub struct FormError {
 pub struct LakeDigest {
     columns: Arc<[DigestColumn]>,
     sum: RowSum,
-    message: Vec<u8>,
-    text: String,
 }
 
 impl LakeDigest {
     /// Of these columns.
     pub fn new(columns: Arc<[DigestColumn]>) -> Self {
-        Self { columns, sum: RowSum::default(), message: Vec::new(), text: String::new() }
+        Self { columns, sum: RowSum::default() }
     }
 
     /// Takes the rows of a batch in. A column that the batch lacks is NULL, as Delta has it.
@@ -56,17 +54,9 @@ impl LakeDigest {
     /// # Errors
     /// [`FormError`]; nothing of the batch is taken in.
     pub fn add(&mut self, rows: &RecordBatch) -> Result<(), FormError> {
-        let columns = Arc::clone(&self.columns);
-        let cells = columns.iter().map(|column| Cells::of(column, rows)).collect::<Result<Vec<_>, _>>()?;
-        let count = i32::try_from(cells.len()).unwrap_or(i32::MAX);
+        let mut messages = RowMessages::of(&self.columns, rows)?;
         for row in 0..rows.num_rows() {
-            self.message.clear();
-            self.message.extend(count.to_be_bytes());
-            for (column, cells) in columns.iter().zip(&cells) {
-                self.message.extend(column.form.oid().to_be_bytes());
-                put(&mut self.message, &mut self.text, column.form, cells, row);
-            }
-            self.sum.add_row(&Sha256::digest(&self.message).into());
+            self.sum.add_row(&messages.hash(row));
         }
         Ok(())
     }
@@ -74,6 +64,38 @@ impl LakeDigest {
     /// What was taken in so far.
     pub fn sum(&self) -> RowSum {
         self.sum
+    }
+}
+
+/// The messages of a batch's rows, in any of its columns.
+pub(in crate::reconcile) struct RowMessages {
+    columns: Vec<(Form, Cells)>,
+    message: Vec<u8>,
+    text: String,
+}
+
+impl RowMessages {
+    /// Of these columns. One that the batch lacks is NULL, as Delta has it.
+    pub(in crate::reconcile) fn of(columns: &[DigestColumn], rows: &RecordBatch) -> Result<Self, FormError> {
+        let cells = columns.iter().map(|column| Cells::of(column, rows).map(|cells| (column.form, cells)));
+        Ok(Self { columns: cells.collect::<Result<Vec<_>, _>>()?, message: Vec::new(), text: String::new() })
+    }
+
+    /// One row's.
+    pub(in crate::reconcile) fn message(&mut self, row: usize) -> &[u8] {
+        let Self { columns, message, text } = self;
+        message.clear();
+        message.extend(i32::try_from(columns.len()).unwrap_or(i32::MAX).to_be_bytes());
+        for (form, cells) in columns.iter() {
+            message.extend(form.oid().to_be_bytes());
+            put(message, text, *form, cells, row);
+        }
+        message
+    }
+
+    /// Its SHA-256.
+    pub(in crate::reconcile) fn hash(&mut self, row: usize) -> [u8; 32] {
+        Sha256::digest(self.message(row)).into()
     }
 }
 

@@ -19,8 +19,10 @@ mod sql;
 mod sum;
 
 pub use column::{DigestColumn, Form, columns_of};
+pub(super) use lake::RowMessages;
 pub use lake::{FormError, LakeDigest};
 pub use sql::{PINS, digest_query};
+pub(super) use sql::{from_each, grouped_digest_query, hash, hexadecimal, message};
 pub use sum::{ParseRowSumError, RowSum};
 
 /// The rule that new receipts are made by.

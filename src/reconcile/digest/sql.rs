@@ -8,20 +8,49 @@ pub const PINS: &str = "SET LOCAL search_path = ''; SET LOCAL DateStyle = 'ISO';
                         SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = 'hex'; \
                         SET LOCAL xmloption = 'content'; SET LOCAL row_security = off";
 
+/// Rows and lanes of rows that have a `hash` in hexadecimal.
+const SUMS: &str = "count(*) AS rows, coalesce(sum(('x' || substr(hash, 1, 16))::bit(64)::int8), 0)::text AS lane1, \
+                    coalesce(sum(('x' || substr(hash, 17, 16))::bit(64)::int8), 0)::text AS lane2";
+
 /// A query with one row: `rows` and the lanes `lane1` and `lane2`, each an exact numeric sum of signed 64-bit numbers. `relations` are
 /// quoted names or subqueries, each with an alias; what they hold together is summed.
 pub fn digest_query(columns: &[DigestColumn], relations: &[String]) -> String {
+    let hash = hexadecimal(&hash(columns));
+    format!("SELECT {SUMS} FROM ({}) AS part", from_each(relations, &format!("{hash} AS hash")))
+}
+
+/// The same for each value of an expression over the rows, whose text is `part`.
+pub(in crate::reconcile) fn grouped_digest_query(
+    columns: &[DigestColumn],
+    relations: &[String],
+    expression: &str,
+) -> String {
+    let selected = format!("{} AS hash, {expression} AS bucket", hexadecimal(&hash(columns)));
+    let rows = from_each(relations, &selected);
+    format!("SELECT bucket::text AS part, {SUMS} FROM ({rows}) AS part GROUP BY bucket")
+}
+
+/// The message of a row's columns.
+pub(in crate::reconcile) fn message(columns: &[DigestColumn]) -> String {
     let values: Vec<String> = columns.iter().map(expression).collect();
-    let hash = format!("encode(sha256(record_send(ROW({}))), 'hex')", values.join(", "));
+    format!("record_send(ROW({}))", values.join(", "))
+}
+
+/// SHA-256 of the message, as bytes.
+pub(in crate::reconcile) fn hash(columns: &[DigestColumn]) -> String {
+    format!("sha256({})", message(columns))
+}
+
+/// Bytes as SQL has them, as digits.
+pub(in crate::reconcile) fn hexadecimal(bytes: &str) -> String {
+    format!("encode({bytes}, 'hex')")
+}
+
+/// The rows of all relations, with what is selected of each. OFFSET 0 keeps a hash from being computed again wherever it is used.
+pub(in crate::reconcile) fn from_each(relations: &[String], selected: &str) -> String {
     let parts: Vec<String> =
-        relations.iter().map(|relation| format!("SELECT {hash} AS hash FROM {relation} OFFSET 0")).collect();
-    // OFFSET 0 keeps the hash from being computed once for each lane.
-    let parts: Vec<String> = parts.into_iter().map(|part| format!("({part})")).collect();
-    format!(
-        "SELECT count(*) AS rows, coalesce(sum(('x' || substr(hash, 1, 16))::bit(64)::int8), 0)::text AS lane1, \
-         coalesce(sum(('x' || substr(hash, 17, 16))::bit(64)::int8), 0)::text AS lane2 FROM ({}) AS part",
-        parts.join(" UNION ALL ")
-    )
+        relations.iter().map(|relation| format!("(SELECT {selected} FROM {relation} OFFSET 0)")).collect();
+    parts.join(" UNION ALL ")
 }
 
 /// Casts name the base type, which changes no value and leaves no domain's or other type's oid in the message.
