@@ -1,10 +1,18 @@
 //! The archive: what partman detaches is balanced against the lake, gets a receipt and is dropped, and nothing else is (R1 to R5).
 
+mod chain;
+mod crash;
+mod lake_faults;
+mod left_alone;
+mod names;
 mod rights;
+mod schedule;
+mod versions;
 
 use crate::support::{Finished, RunningRun, Site, files, lake_rows};
 use lakebed::demo::ServerKind;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 const EVENTS: &str = "public.security_event";
 /// Beyond the retention of 90 days, with a day to spare.
@@ -38,6 +46,40 @@ async fn reconcile(site: &Site, more: &[&str]) -> (Finished, Value) {
     let report = serde_json::from_str(&finished.stdout)
         .unwrap_or_else(|_| panic!("code {:?}: {}{}", finished.code, finished.stdout, finished.stderr));
     (finished, report)
+}
+
+async fn audit(site: &Site, more: &[&str]) -> (Finished, Value) {
+    let finished = site.lakebed(&[&["audit", "--json"], more].concat()).await;
+    let report = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|_| panic!("code {:?}: {}{}", finished.code, finished.stdout, finished.stderr));
+    (finished, report)
+}
+
+/// What an audit says of the events of so many days ago.
+async fn audited<'a>(site: &Site, report: &'a Value, days_ago: i32) -> &'a Value {
+    let day = day(site, days_ago).await;
+    let mut days = report["days"].as_array().unwrap().iter();
+    let found = days.find(|found| found["days"] == day.as_str() && found["table"] == EVENTS);
+    found.unwrap_or_else(|| panic!("no {day} in {report}"))
+}
+
+/// `2026-01-02`, so many days ago.
+async fn day(site: &Site, days_ago: i32) -> String {
+    site.value(&format!("SELECT (timezone('UTC', now()) - {days_ago} * interval '1 day')::date")).await
+}
+
+/// Where the lake has the events of so many days ago.
+async fn folder(site: &Site, days_ago: i32) -> PathBuf {
+    let day = day(site, days_ago).await;
+    let [year, month, day] = day.split('-').collect::<Vec<_>>().try_into().unwrap();
+    site.lake().join(format!("security_event/year={year}/month={month}/day={day}"))
+}
+
+/// The one data file there.
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.into_iter().next().unwrap()
 }
 
 /// The name of the events' detached table of so many days ago.
@@ -75,6 +117,16 @@ async fn r1_what_balances_is_dropped_with_a_receipt_and_the_lake_answers_for_it(
         assert!(!is_there(&site, &table).await, "{table}");
         let rows = site.value(&format!("SELECT rows FROM archive.receipt WHERE partition_name = '{table}'")).await;
         assert_eq!(rows, "20", "{table}");
+    }
+    // A day without rows is a day like any other.
+    assert_ne!(site.value("SELECT count(*) FROM archive.receipt WHERE rows = 0").await, "0");
+    let (finished, report) = audit(&site, &[]).await;
+    finished.succeeded();
+    assert_eq!(report["chain"]["server"], "the same", "{report}");
+    for day in OLD_DAYS {
+        let found = audited(&site, &report, day).await;
+        assert_eq!((&found["outcome"], &found["lake"]["rows"]), (&"good".into(), &20.into()), "{found}");
+        assert_eq!(found["files"], found["proved_files"], "{found}");
     }
     // The statistics' partitions are in the same schema, and belong to no table of the pipeline file.
     let left = site.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'archive' AND tablename ~ '_p2'").await;
@@ -197,13 +249,8 @@ async fn r1_a_file_that_is_lost_or_doubled_in_the_lake_is_noticed() {
     let (site, run) = archived().await;
     let (finished, _) = reconcile(&site, &["--dry-run"]).await;
     finished.succeeded();
-    let day = site
-        .value(
-            "SELECT to_char(timezone('UTC', now()) - 93 * interval '1 day', '\"year=\"YYYY\"/month=\"MM\"/day=\"DD')",
-        )
-        .await;
-    let folder = site.lake().join("security_event").join(day);
-    let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let folder = folder(&site, 93).await;
+    let file = only_file(&folder);
     let kept = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     let (finished, report) = reconcile(&site, &["--table", EVENTS]).await;

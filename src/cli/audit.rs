@@ -83,7 +83,8 @@ pub(super) async fn run(args: &AuditArgs, pipeline: &Pipeline) -> anyhow::Result
     })?;
     let chain = look_at_chain(&archive, &receipts).await;
     let mut wanted = Vec::new();
-    for section in pipeline.tables.iter().filter(|section| args.table.as_ref().is_none_or(|name| *name == section.name)) {
+    for section in pipeline.tables.iter().filter(|section| args.table.as_ref().is_none_or(|name| *name == section.name))
+    {
         let reader = PartitionReader::open(&archive.location, section.lake_path()).await;
         let reader = match reader {
             Err(LakeError::Missing { .. }) if args.table.is_none() => continue,
@@ -150,8 +151,7 @@ async fn look_at_chain(archive: &Archive<'_>, receipts: &[BookedReceipt]) -> Cha
         }
     };
     chain.faults.extend(faults);
-    let in_lake: Vec<(i64, &str)> =
-        receipts.iter().map(|receipt| (receipt.sequence, receipt.hash.as_str())).collect();
+    let in_lake: Vec<(i64, &str)> = receipts.iter().map(|receipt| (receipt.sequence, receipt.hash.as_str())).collect();
     let differs = server.iter().zip(&in_lake).find(|((sequence, hash), other)| (*sequence, hash.as_str()) != **other);
     chain.server = Some(match differs {
         Some(((sequence, _), _)) => {
@@ -214,7 +214,9 @@ async fn against_server(archive: &Archive<'_>, section: &TableSection, span: Spa
 fn to_text(chain: &Chain, told: &[Told]) -> String {
     let server = match (chain.server, &chain.unreachable) {
         (Some("the same"), _) => "PostgreSQL has the same".to_owned(),
-        (Some("behind"), _) => "PostgreSQL has fewer: it was restored, and the next reconcile gives them back".to_owned(),
+        (Some("behind"), _) => {
+            "PostgreSQL has fewer: it was restored, and the next reconcile gives them back".to_owned()
+        }
         (Some("ahead"), _) => "PostgreSQL has more: the next reconcile writes them to the lake".to_owned(),
         (Some(_), _) => "PostgreSQL has others".to_owned(),
         (None, why) => format!("PostgreSQL was not asked: {}", why.as_deref().unwrap_or("no reason")),

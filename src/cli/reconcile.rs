@@ -58,9 +58,8 @@ pub(super) struct ReconcileArgs {
 pub(super) async fn run(args: &ReconcileArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     let archive = Archive::of(pipeline)?;
     let asked = args.table.as_ref();
-    let wanted = |root: &TableName, partition: &TableName| {
-        asked.is_none_or(|wanted| wanted == root || wanted == partition)
-    };
+    let wanted =
+        |root: &TableName, partition: &TableName| asked.is_none_or(|wanted| wanted == root || wanted == partition);
     let round = archive.round(&wanted, pipeline.archive.drop && !args.dry_run).await;
     let is_known = |table: &TableName| {
         pipeline.tables.iter().any(|section| section.name == *table)
@@ -107,7 +106,7 @@ impl Report {
                     text.push_str(&format!("{name}: {rows} rows balanced and dropped, receipt {receipt}\n"));
                 }
                 Outcome::Balanced => text.push_str(&format!("{name}: {rows} rows balance\n")),
-                Outcome::Differs { reasons, narrowed } => {
+                Outcome::Differs { reasons, narrowed, .. } => {
                     for reason in reasons {
                         text.push_str(&format!("{name}: does not balance: {reason}\n"));
                     }

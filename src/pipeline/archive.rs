@@ -87,12 +87,7 @@ impl<'a> Archive<'a> {
     }
 
     /// The way to balance a table; with `drop` what balances is dropped.
-    pub fn reconciler<'t>(
-        &'t self,
-        table: &'t TableArchive,
-        section: &'t TableSection,
-        drop: bool,
-    ) -> Reconciler<'t> {
+    pub fn reconciler<'t>(&'t self, table: &'t TableArchive, section: &'t TableSection, drop: bool) -> Reconciler<'t> {
         Reconciler {
             counting: table.counting.client(),
             control: table.control.client(),

@@ -8,10 +8,10 @@ use super::PipelineError;
 use super::agenda::{Agenda, Duty};
 use super::archive::{Archive, Round};
 use crate::base::{Backoff, Classify, RetryClass, TableName};
-use crate::config::Pipeline;
+use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, ControlConnection};
-use crate::reconcile::{Outcome, Span};
-use crate::source;
+use crate::reconcile::{Outcome, ReconcileError, Span};
+use crate::source::{self, SourceError};
 use chrono::Utc;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -43,13 +43,21 @@ struct Keeper<'a> {
     /// Days whose proof could not be had since the last time that all were looked at.
     passed_over: BTreeSet<(TableName, Span)>,
     backoff: Backoff,
+    /// It was said that `init` has to be run.
+    not_installed: bool,
 }
 
 impl<'a> Keeper<'a> {
     fn new(archive: Archive<'a>) -> Self {
         let section = &archive.pipeline.archive;
         let agenda = Agenda::new(section.schedule.clone(), section.proof_interval, Utc::now());
-        Self { archive, agenda, passed_over: BTreeSet::new(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) }
+        Self {
+            archive,
+            agenda,
+            passed_over: BTreeSet::new(),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            not_installed: false,
+        }
     }
 
     async fn work(mut self) {
@@ -104,10 +112,7 @@ impl<'a> Keeper<'a> {
         let archive = &self.archive.pipeline.archive.schema;
         let queued = match source::queued(listener.client(), archive).await {
             Ok(queued) => queued,
-            Err(error) => {
-                tracing::warn!(%error, "what the archive's functions ask for cannot be read");
-                return;
-            }
+            Err(error) => return self.not_installed_or(&error, "what the archive's functions ask for cannot be read"),
         };
         if queued.is_empty() {
             return;
@@ -117,6 +122,16 @@ impl<'a> Keeper<'a> {
             if let Err(error) = source::served(listener.client(), archive, table).await {
                 tracing::warn!(%table, %error, "what was asked for stays in the archive's queue");
             }
+        }
+    }
+
+    /// Said once if `init` has not been run since this version, and each time for any other reason.
+    fn not_installed_or(&mut self, error: &SourceError, what: &str) {
+        if !error.is_undefined_object() {
+            tracing::warn!(%error, "{what}");
+        } else if !std::mem::replace(&mut self.not_installed, true) {
+            let schema = &self.archive.pipeline.archive.schema;
+            tracing::info!(%error, schema, "no archive is looked after: run `lakebed init` to install its tables and functions");
         }
     }
 
@@ -132,13 +147,13 @@ impl<'a> Keeper<'a> {
             match self.prove_one_of(section).await {
                 Ok(false) => {}
                 Ok(true) => return self.agenda.day_proved(Utc::now(), began.elapsed()),
-                Err(error) => {
-                    let table = &section.name;
-                    match error.retry_class() {
-                        RetryClass::Transient => tracing::debug!(%table, %error, "no proof for now"),
-                        RetryClass::Definite => tracing::warn!(%table, %error, "complete days cannot be proved"),
-                    }
+                Err(error) if error.retry_class() == RetryClass::Transient => {
+                    tracing::debug!(table = %section.name, %error, "no proof for now");
                 }
+                Err(PipelineError::Reconcile(ReconcileError::Source(error)) | PipelineError::Source(error)) => {
+                    self.not_installed_or(&error, "complete days cannot be proved");
+                }
+                Err(error) => tracing::warn!(table = %section.name, %error, "complete days cannot be proved"),
             }
         }
         self.passed_over.clear();
@@ -146,7 +161,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Whether a day was looked at.
-    async fn prove_one_of(&mut self, section: &crate::config::TableSection) -> Result<bool, PipelineError> {
+    async fn prove_one_of(&mut self, section: &TableSection) -> Result<bool, PipelineError> {
         let table = self.archive.table(section).await?;
         let reconciler = self.archive.reconciler(&table, section, false);
         let due = reconciler.due(Utc::now()).await?;
@@ -196,6 +211,9 @@ fn tell(round: &Round) {
     }
     if round.receipts.restored > 0 {
         let receipts = round.receipts.restored;
-        tracing::error!(receipts, "this database had lost receipts, as one that was restored has: they are back, from the lake");
+        tracing::error!(
+            receipts,
+            "this database had lost receipts, as one that was restored has: they are back, from the lake"
+        );
     }
 }

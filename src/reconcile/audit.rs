@@ -148,7 +148,10 @@ pub async fn audit(reader: &PartitionReader, unit: &Unit, cold: bool) -> Result<
     for found in &read.files {
         let named = known.get(found.file.path.as_str());
         if named.is_some_and(|named| named.sha256 != found.sha256) {
-            audit.faults.push(format!("the file {} was altered: it has another SHA-256 than its receipt says", found.file.path));
+            audit.faults.push(format!(
+                "the file {} was altered: it has another SHA-256 than its receipt says",
+                found.file.path
+            ));
         }
     }
     audit.lake = Some(read.sum);
@@ -158,7 +161,8 @@ pub async fn audit(reader: &PartitionReader, unit: &Unit, cold: bool) -> Result<
 fn altered_tag(known: Option<&HashedFile>, e_tag: Option<String>) -> Option<String> {
     let known = known?;
     let (expected, found) = (known.e_tag.as_ref()?, e_tag?);
-    let altered = || format!("the file {} was altered: the store has another checksum than its receipt says", known.file.path);
+    let altered =
+        || format!("the file {} was altered: the store has another checksum than its receipt says", known.file.path);
     (*expected != found).then(altered)
 }
 
@@ -191,12 +195,14 @@ mod tests {
             ]
         };
         let shown = |by| -> Vec<(String, Vec<i64>)> {
-            let claimed = |unit: Unit| {
-                (unit.span.to_string(), unit.claims.iter().map(|claim| claim.sequence).collect())
-            };
+            let claimed =
+                |unit: Unit| (unit.span.to_string(), unit.claims.iter().map(|claim| claim.sequence).collect());
             units(claims(), by).into_iter().map(claimed).collect()
         };
-        assert_eq!(shown(PartitionBy::Day), [("2026-01-01".to_owned(), vec![2]), ("2026-01-02".to_owned(), vec![1, 3])]);
+        assert_eq!(
+            shown(PartitionBy::Day),
+            [("2026-01-01".to_owned(), vec![2]), ("2026-01-02".to_owned(), vec![1, 3])]
+        );
         assert_eq!(shown(PartitionBy::Month), [("2026-01-01 to 2026-01-31".to_owned(), vec![1, 2, 3])]);
         let mut months = claims();
         months.push(claim(4, "2026-01-01", "2026-02-01"));

@@ -6,6 +6,7 @@
 
 use super::ReconcileError;
 use crate::lake::{BookedReceipt, FileFault, LakeLocation, Patience, ReceiptBook, booked_receipts};
+use crate::ops::fail_points;
 use crate::source::{self, ReceiptText};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
@@ -102,7 +103,9 @@ pub async fn keep(
             break;
         }
         let receipts = missing.into_iter().map(booked).collect::<Result<Vec<_>, _>>()?;
+        fail_points::reach("receipts.before_lake");
         book.add(&receipts, patience).await?;
+        fail_points::reach("receipts.after_lake");
         kept.booked += u64::try_from(receipts.len()).unwrap_or(0);
     }
     book.close().await;

@@ -144,7 +144,10 @@ impl Sides<'_> {
         }
         let inside = condition(shape, days);
         let live = live.into_iter().map(|name| format!("(SELECT * FROM ONLY {name} WHERE {inside}) AS live")).collect();
-        Ok(Relations { detached: subject.detached.map(|detached| format!("ONLY {}", qualified(&detached.table))), live })
+        Ok(Relations {
+            detached: subject.detached.map(|detached| format!("ONLY {}", qualified(&detached.table))),
+            live,
+        })
     }
 
     /// One statement for everything, so that it sees one snapshot.

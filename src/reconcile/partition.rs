@@ -10,6 +10,7 @@ use super::span::Span;
 use super::{ReconcileError, candidate};
 use crate::base::TableName;
 use crate::lake::{LakeLocation, PartitionReader};
+use crate::ops::fail_points;
 use crate::source::{self, Receipt, TableFacts};
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -175,7 +176,11 @@ impl Reconciler<'_> {
             "lakebed_version": env!("CARGO_PKG_VERSION"),
         });
         let root = self.facts.oid;
+        fail_points::reach("reconcile.before_receipt");
         let receipt = source::drop_frozen(self.counting, self.archive, one.oid, root, &receipt).await?;
+        fail_points::reach("reconcile.after_receipt");
+        source::commit_drop(self.counting).await?;
+        fail_points::reach("reconcile.after_drop");
         Ok(Outcome::Dropped { receipt })
     }
 

@@ -5,13 +5,14 @@ use super::candidate::Candidate;
 use super::cut::{self, Subject};
 use super::judge::Verdict;
 use super::ledger::Ledger;
+use super::narrow::{Narrowed, narrow};
 use super::span::Span;
 use super::{ReconcileError, Reconciler, digest};
 use crate::base::{ColumnType, Partition, PartitionBy, TableShape};
 use crate::lake::{PartitionReader, StoredFile};
 use crate::source::{self, Proof};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, TimeZone, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +70,7 @@ impl Reconciler<'_> {
         let mut ledger = None;
         let judged = self.look_at(due.span, waiting, &mut ledger).await;
         self.let_go(judged.is_err()).await;
-        let Verdict { cut, reasons } = judged?;
+        let (Verdict { cut, reasons }, narrowed) = judged?;
         let (table, days) = (&self.facts.shape.table, due.span.to_string());
         let expected = cut.ledger.expected();
         let files: Vec<StoredFile> = cut.files.iter().map(|hashed| hashed.file.clone()).collect();
@@ -89,7 +90,8 @@ impl Reconciler<'_> {
         if reasons.is_empty() {
             source::resolve_findings(self.control, self.archive, table, &days).await?;
         } else {
-            let evidence = json!({ "days": days, "reasons": reasons, "ledger": cut.ledger.to_json() });
+            let evidence =
+                json!({ "days": days, "reasons": reasons, "ledger": cut.ledger.to_json(), "narrowed": narrowed });
             let reason = reasons.join("; ");
             source::note_finding(self.control, self.archive, "early_proof", (table, &days), &reason, &evidence).await?;
         }
@@ -104,7 +106,7 @@ impl Reconciler<'_> {
         let mut ledger = None;
         let judged = self.look_at(span, waiting, &mut ledger).await;
         self.let_go(judged.is_err()).await;
-        let Verdict { reasons, .. } = judged?;
+        let (Verdict { reasons, .. }, _) = judged?;
         Ok(ProofReport { span, ledger, reasons })
     }
 
@@ -120,7 +122,7 @@ impl Reconciler<'_> {
         span: Span,
         waiting: &[Candidate],
         ledger: &mut Option<Ledger>,
-    ) -> Result<Verdict, ReconcileError> {
+    ) -> Result<(Verdict, Option<Value>), ReconcileError> {
         let (location, path) = self.lake;
         let reader = PartitionReader::open(location, path).await?;
         self.moves().await?;
@@ -132,7 +134,14 @@ impl Reconciler<'_> {
             detached: None,
             others: waiting.iter().collect(),
         };
-        self.judge(&reader, &subject, ledger).await
+        let verdict = self.judge(&reader, &subject, ledger).await?;
+        if verdict.reasons.is_empty() {
+            return Ok((verdict, None));
+        }
+        source::begin_counting(self.counting).await?;
+        let narrowed = Box::pin(narrow(&self.sides(&reader), &subject, &verdict.cut)).await;
+        source::thaw(self.counting).await?;
+        Ok((verdict, narrowed.as_ref().map(Narrowed::to_json)))
     }
 }
 
@@ -268,9 +277,8 @@ mod tests {
     #[test]
     fn a_day_ends_where_its_rows_are_dated() {
         let one = Span { lower: "2018-11-03".parse().unwrap(), upper: "2018-11-04".parse().unwrap() };
-        let end = |column_type, zone| {
-            end_of(one, &shape(column_type, zone, PartitionBy::Day)).map(|end| end.to_rfc3339())
-        };
+        let end =
+            |column_type, zone| end_of(one, &shape(column_type, zone, PartitionBy::Day)).map(|end| end.to_rfc3339());
         let utc = Some("2018-11-04T00:00:00+00:00".to_owned());
         assert_eq!(end(ColumnType::Timestamp, chrono_tz::Asia::Tokyo), utc);
         let tokyo = end(ColumnType::TimestampTz, chrono_tz::Asia::Tokyo);
@@ -283,7 +291,8 @@ mod tests {
     fn a_month_is_proved_as_a_whole() {
         let shape = shape(ColumnType::Date, chrono_tz::UTC, PartitionBy::Month);
         let month = PartitionBy::Month.partition_of("2026-01-01".parse().unwrap());
-        let found = due(&BTreeSet::from([month]), &BTreeMap::new(), &[], &shape, "2026-02-01T01:00:00Z".parse().unwrap());
+        let found =
+            due(&BTreeSet::from([month]), &BTreeMap::new(), &[], &shape, "2026-02-01T01:00:00Z".parse().unwrap());
         assert_eq!(shown(&found), ["2026-01-01 to 2026-01-31"]);
     }
 }

@@ -39,7 +39,8 @@ impl Reconciler<'_> {
 
     async fn give_name_up(&self, one: &mut Candidate) -> Result<NameTaken, ReconcileError> {
         let before = one.table.clone();
-        let late = format!("rows came late for {}, and {} is attached again while it waits here", one.span, before.name);
+        let late =
+            format!("rows came late for {}, and {} is attached again while it waits here", one.span, before.name);
         let renamed = match self.drop {
             true => Some(source::rename_waiting(self.control, self.archive, one.oid, self.facts.oid).await),
             false => None,

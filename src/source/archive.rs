@@ -34,11 +34,11 @@ pub async fn thaw(client: &Client) -> Result<(), SourceError> {
     execute(client, "letting go of a detached table", "ROLLBACK").await
 }
 
-/// Writes the receipt and drops the table, which [`freeze`] has locked in this very transaction, and commits. Returns the receipt's place
-/// in the chain.
+/// Writes the receipt and drops the table, which [`freeze`] has locked in this very transaction; both are there once [`commit_drop`] was
+/// heard. Returns the receipt's place in the chain.
 ///
 /// # Errors
-/// SQLSTATE 55000 where the function refuses; after an error of the commit the receipt says which way it went.
+/// SQLSTATE 55000 where the function refuses.
 pub async fn drop_frozen(
     client: &Client,
     archive: &str,
@@ -50,8 +50,15 @@ pub async fn drop_frozen(
     let sql =
         format!("SELECT sequence FROM {}.lakebed_drop($1::oid, $2::oid, $3::text::jsonb)", quote_identifier(archive));
     let row = read_one(client, doing, &sql, &[&relation, &root, &receipt.to_string()]).await?;
-    execute(client, doing, "COMMIT").await?;
     field(&row, "sequence")
+}
+
+/// Ends the transaction that dropped.
+///
+/// # Errors
+/// As any statement; the receipt says then which way it went.
+pub async fn commit_drop(client: &Client) -> Result<(), SourceError> {
+    execute(client, "dropping a balanced table", "COMMIT").await
 }
 
 /// Runs a digest's query: one row a part, with its label, rows and lanes. The caller has pinned what the texts depend on.

@@ -57,6 +57,25 @@ pub async fn foreign_guide_functions(client: &Client, archive: &str) -> Result<V
     rows.iter().map(|row| field(row, "name")).collect()
 }
 
+/// The owner of the archive schema, whose functions freeze and drop, and which of these owners' tables it has no right to drop. None where
+/// there is no such schema.
+///
+/// # Errors
+/// As any statement.
+pub async fn undroppable_owners(
+    client: &Client,
+    archive: &str,
+    owners: &[String],
+) -> Result<Option<(String, Vec<String>)>, SourceError> {
+    const SQL: &str = "
+        SELECT pg_get_userbyid(n.nspowner)::text AS owner,
+               ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles r
+                     WHERE r.rolname = ANY ($2::text[]) AND NOT pg_has_role(n.nspowner, r.oid, 'USAGE') ORDER BY 1) AS refused
+        FROM pg_catalog.pg_namespace n WHERE n.nspname = $1::text";
+    let rows = read(client, "asking who may drop in the archive schema", SQL, &[&archive, &owners]).await?;
+    rows.first().map(|row| Ok((field(row, "owner")?, field(row, "refused")?))).transpose()
+}
+
 /// `lakebed sql/09, version 1`: how a file's first line begins, and what its objects bear as a comment.
 fn version((_, text): File) -> Option<&'static str> {
     text.strip_prefix("-- ")?.split_once(':').map(|(version, _)| version)

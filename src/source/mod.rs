@@ -43,13 +43,13 @@ mod table;
 mod template;
 
 pub use archive::{
-    backend, begin_counting, cancel, drop_frozen, freeze, hidden_by_policies, is_waited_for, labelled_sums,
-    relation_exists, rename_waiting, run_pins, thaw,
+    backend, begin_counting, cancel, commit_drop, drop_frozen, freeze, hidden_by_policies, is_waited_for,
+    labelled_sums, relation_exists, rename_waiting, run_pins, thaw,
 };
-pub use archive_objects::foreign_guide_functions;
+pub use archive_objects::{foreign_guide_functions, undroppable_owners};
 pub use archive_records::{
-    OpenFinding, Proof, Receipt, ReceiptText, keep_proof, listen_for_requests, note_finding, open_findings, proofs, queued, receipt_texts,
-    receipts, resolve_findings, restore_receipt, served, still_there,
+    OpenFinding, Proof, Receipt, ReceiptText, keep_proof, listen_for_requests, note_finding, open_findings, proofs,
+    queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, still_there,
 };
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};

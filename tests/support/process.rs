@@ -164,6 +164,11 @@ impl RunningRun {
         Self::spawn_with_fail_points(pipeline, &["run", "--until-caught-up"], fail_point)
     }
 
+    /// Starts any verb so that it kills itself at a fail point.
+    pub fn start_verb_dying_at(pipeline: &Path, arguments: &[&str], fail_point: &str) -> Self {
+        Self::spawn_with_fail_points(pipeline, arguments, fail_point)
+    }
+
     fn spawn_with_fail_points(pipeline: &Path, arguments: &[&str], fail_points: &str) -> Self {
         let mut command = command(pipeline, arguments);
         command.env(FAIL_POINTS, fail_points);

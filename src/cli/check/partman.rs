@@ -60,6 +60,16 @@ async fn archive_rights(
     owners.dedup();
     let refused = source::refused_in_schema(client, archive, &owners).await?;
     judge_archive_rights(findings, archive, &owners, refused.as_deref());
+    if let Some((owner, refused)) = source::undroppable_owners(client, archive, &owners).await?
+        && let Some(first) = refused.first()
+    {
+        let what = format!(
+            "{owner}, the owner of schema {archive}, may not drop tables of {}, so they stay there for ever",
+            refused.join(", ")
+        );
+        let grant = format!("GRANT {} TO {}", quote_identifier(first), quote_identifier(&owner));
+        findings.error(Area::Partman, what, format!("{grant}, or let {owner} run partman and own its tables"));
+    }
     Ok(())
 }
 

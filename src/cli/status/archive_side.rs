@@ -74,10 +74,13 @@ impl ArchiveSide {
         shape: &TableShape,
         now: DateTime<Utc>,
     ) -> BTreeMap<Partition, DayState> {
-        let receipts = self.receipts.iter().map(|receipt| (receipt, Span { lower: receipt.lower, upper: receipt.upper }));
+        let receipts =
+            self.receipts.iter().map(|receipt| (receipt, Span { lower: receipt.lower, upper: receipt.upper }));
         let spans = receipts.clone().map(|(_, span)| span).chain(self.waiting.iter().map(|one| one.span));
-        let partitions: BTreeSet<Partition> =
-            spans.flat_map(|span| reconcile::partitions_of(span, shape.partition_by)).chain(lake.keys().copied()).collect();
+        let partitions: BTreeSet<Partition> = spans
+            .flat_map(|span| reconcile::partitions_of(span, shape.partition_by))
+            .chain(lake.keys().copied())
+            .collect();
         let state = |partition: Partition| {
             let span = reconcile::days_of(partition)?;
             let files = lake.get(&partition).map_or(&[][..], Vec::as_slice);
