@@ -96,7 +96,7 @@ impl SourceSide<'_> {
     }
 }
 
-/// As many bytes of a hash as [`Hash`] has.
+/// As many bytes of a hash as [`tyalias@Hash`] has.
 fn short(hash: &str) -> String {
     format!("substr({hash}, 1, {})", size_of::<Hash>())
 }
