@@ -113,6 +113,8 @@ pub(super) struct CommitInfo {
     pub(super) lakebed_process: Option<String>,
     #[serde(default)]
     pub(super) operation: Option<String>,
+    #[serde(default)]
+    pub(super) lakebed_erasure: Option<String>,
 }
 
 /// How rows are put into folders, as table properties. Queries leave folders out by these and by nothing else, so a table keeps
@@ -207,23 +209,40 @@ pub(super) fn rewrite(
     commit: Uuid,
     now_millis: i64,
 ) -> Vec<u8> {
-    let partitions: BTreeSet<_> = removed.iter().map(|file| file.partition).collect();
+    let mut info = commit_info("UPDATE", json!({ "predicate": predicate_of_partitions(removed) }), commit, now_millis);
+    info["commitInfo"]["isBlindAppend"] = json!(false);
+    let mut lines = as_lines(&[info, transaction(app_id, position, now_millis)]);
+    push_files(&mut lines, removed, added, now_millis);
+    lines
+}
+
+/// Rows are erased: their files go, and others stand for what stays. `app_id` is nobody's progress: by it those who erase notice each
+/// other. `erasure` is the owner's name for what is done. The condition is not said: it names the very values that are to go.
+pub(super) fn erasure(
+    removed: &[ActiveFile],
+    added: &[StagedFile],
+    (app_id, stands_on): (&str, i64),
+    erasure: Uuid,
+    commit: Uuid,
+    now_millis: i64,
+) -> Vec<u8> {
+    let mut info = commit_info("DELETE", json!({ "predicate": predicate_of_partitions(removed) }), commit, now_millis);
+    info["commitInfo"]["isBlindAppend"] = json!(false);
+    info["commitInfo"]["lakebedErasure"] = json!(erasure.to_string());
+    let mut lines = as_lines(&[info, transaction(app_id, stands_on, now_millis)]);
+    push_files(&mut lines, removed, added, now_millis);
+    lines
+}
+
+/// The partitions of some files as a predicate over partition columns, in JSON as other writers put it.
+fn predicate_of_partitions(files: &[ActiveFile]) -> String {
+    let partitions: BTreeSet<_> = files.iter().map(|file| file.partition).collect();
     let of_one = |(column, value): (&str, String)| format!("{column} = '{value}'");
     let predicate = partitions.iter().map(|partition| {
         let columns: Vec<String> = partition.values().into_iter().map(of_one).collect();
         format!("({})", columns.join(" AND "))
     });
-    let predicate = json!([predicate.collect::<Vec<_>>().join(" OR ")]).to_string();
-    let mut info = commit_info("UPDATE", json!({ "predicate": predicate }), commit, now_millis);
-    info["commitInfo"]["isBlindAppend"] = json!(false);
-    let mut lines = as_lines(&[info, transaction(app_id, position, now_millis)]);
-    for file in removed {
-        push_line(&mut lines, &file.remove_action(now_millis));
-    }
-    for file in added {
-        push_line(&mut lines, &file.add_action());
-    }
-    lines
+    json!([predicate.collect::<Vec<_>>().join(" OR ")]).to_string()
 }
 
 /// A commit without files that changes the table's columns or properties.
@@ -242,12 +261,7 @@ pub(super) fn widening(
     now_millis: i64,
 ) -> Vec<u8> {
     let mut lines = alteration("CHANGE COLUMN", metadata, commit, now_millis);
-    for file in removed {
-        push_line(&mut lines, &file.remove_action(now_millis));
-    }
-    for file in added {
-        push_line(&mut lines, &file.add_action());
-    }
+    push_files(&mut lines, removed, added, now_millis);
     lines
 }
 
@@ -278,6 +292,16 @@ fn as_lines(lines: &[Value]) -> Vec<u8> {
         push_line(&mut text, line);
     }
     text
+}
+
+/// Files that go, and those that stand for them.
+fn push_files(text: &mut Vec<u8>, removed: &[ActiveFile], added: &[impl Borrow<StagedFile>], now_millis: i64) {
+    for file in removed {
+        push_line(text, &file.remove_action(now_millis));
+    }
+    for file in added {
+        push_line(text, &file.borrow().add_action());
+    }
 }
 
 fn push_line(text: &mut Vec<u8>, line: &Value) {

@@ -5,7 +5,7 @@
 use super::bounds::Bounds;
 use super::checkpoint_reader::{CheckpointError, each_checkpoint_row};
 use super::error::LakeError;
-use super::log::Log;
+use super::log::{Log, may_be_expired};
 use crate::base::{Partition, PartitionBy};
 use chrono::NaiveDate;
 use futures::{StreamExt, TryStreamExt};
@@ -67,12 +67,26 @@ impl ActiveFile {
 
 impl Log {
     /// The files that are active at `version` in the partitions asked for, in the order of their paths.
+    ///
+    /// # Errors
+    /// [`LakeError::Expired`] once only a later version can be read; a log that cannot be read; what the store says.
     pub(super) async fn active_files(
         &self,
         version: u64,
         by: PartitionBy,
         wanted: &Wanted,
     ) -> Result<Vec<ActiveFile>, LakeError> {
+        let read = self.files_at(version, by, wanted).await;
+        match read {
+            Err(error) if may_be_expired(&error) => {
+                let later = self.newest_checkpoint().await?.is_some_and(|found| found > version);
+                Err(if later { self.expired(version) } else { error })
+            }
+            read => read,
+        }
+    }
+
+    async fn files_at(&self, version: u64, by: PartitionBy, wanted: &Wanted) -> Result<Vec<ActiveFile>, LakeError> {
         let (checkpoint, entries) = self.way_to(version).await?;
         let mut files = Files { by, wanted, active: BTreeMap::new(), broken: None };
         for part in checkpoint {
@@ -155,7 +169,8 @@ impl Files<'_> {
     }
 }
 
-fn partition_of(by: PartitionBy, values: &BTreeMap<String, Option<String>>) -> Option<Partition> {
+/// The partition that a file's values name; None where they name none of this kind.
+pub(super) fn partition_of(by: PartitionBy, values: &BTreeMap<String, Option<String>>) -> Option<Partition> {
     let number = |column: &str| values.get(column)?.as_deref()?.parse::<u32>().ok();
     let day = match by {
         PartitionBy::Day => number("day")?,

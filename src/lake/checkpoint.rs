@@ -67,9 +67,30 @@ fn warn_if_stopped(ended: Result<(), JoinError>) {
     }
 }
 
+/// Writes a checkpoint of the newest version, for somebody who cannot do without.
+///
+/// # Errors
+/// What the table library and the store say.
+pub(super) async fn checkpoint_now(log_store: &LogStoreRef) -> Result<(), LakeError> {
+    let location = shown(log_store.root_url());
+    let (log_store, reactor) = (log_store.clone(), Handle::current());
+    let written = tokio::task::spawn_blocking(move || reactor.block_on(Box::pin(try_checkpoint(log_store)))).await;
+    written.unwrap_or_else(|error| {
+        Err(LakeError::Log { location, reason: format!("writing its checkpoint stopped ({error})") })
+    })
+}
+
+async fn write_checkpoint(log_store: LogStoreRef) {
+    let location = shown(log_store.root_url());
+    if let Err(error) = try_checkpoint(log_store).await {
+        let error = one_line_without_queries(&error.to_string());
+        tracing::warn!(%location, error, "no checkpoint; the log stays readable and a later one replaces it");
+    }
+}
+
 /// On a handle of its own, which holds the list of files only while it works; one table at a time, because that list is the
 /// largest thing that this process ever holds.
-async fn write_checkpoint(log_store: LogStoreRef) {
+async fn try_checkpoint(log_store: LogStoreRef) -> Result<(), LakeError> {
     static TURN: Semaphore = Semaphore::const_new(1);
     let _turn = TURN.acquire().await;
     let location = shown(log_store.root_url());
@@ -80,13 +101,7 @@ async fn write_checkpoint(log_store: LogStoreRef) {
         Err(error) => Err(error),
     };
     fail_points::reach("checkpoint.after");
-    let version = table.version();
-    match written {
-        Ok(()) => tracing::debug!(%location, version, "checkpoint written"),
-        Err(error) => {
-            let error =
-                one_line_without_queries(&LakeError::delta("write a checkpoint of", &location, error).to_string());
-            tracing::warn!(%location, version, error, "no checkpoint; the log stays readable and a later one replaces it");
-        }
-    }
+    written.map_err(|error| LakeError::delta("write a checkpoint of", &location, error))?;
+    tracing::debug!(%location, version = table.version(), "checkpoint written");
+    Ok(())
 }

@@ -51,13 +51,15 @@ pub(super) struct Entry {
     alters: bool,
     /// The entry stands on the whole table as it is known.
     alone: bool,
+    /// The application id under which nobody else may have committed anything.
+    sole: Option<&'static str>,
 }
 
 impl Entry {
     pub(super) fn new(make: impl FnOnce(Uuid, i64) -> Vec<u8>, points: [&'static str; 2]) -> Self {
         let commit = Uuid::new_v4();
         let bytes = make(commit, Utc::now().timestamp_millis()).into();
-        Self { bytes, commit, points, removes: BTreeSet::new(), alters: false, alone: false }
+        Self { bytes, commit, points, removes: BTreeSet::new(), alters: false, alone: false, sole: None }
     }
 
     /// Refused as [`LakeError::FilesMoved`] once somebody else has removed one of these files (L2).
@@ -75,13 +77,21 @@ impl Entry {
         Self { alone: true, ..self }
     }
 
+    /// Refused as [`LakeError::FilesMoved`] once somebody else has committed anything under this application id.
+    pub(super) fn sole(self, app_id: &'static str) -> Self {
+        Self { sole: Some(app_id), ..self }
+    }
+
     fn stands_on(&self, lines: &[Line]) -> bool {
         let mut removed = lines.iter().filter_map(|line| line.remove.as_ref());
         !removed.any(|removal| self.removes.contains(&removal.path))
     }
 
     fn is_outdated_by(&self, lines: &[Line]) -> bool {
-        self.alone || self.alters && lines.iter().any(|line| line.meta_data.is_some())
+        let mut transactions = lines.iter().filter_map(|line| line.txn.as_ref());
+        self.alone
+            || self.alters && lines.iter().any(|line| line.meta_data.is_some())
+            || self.sole.is_some_and(|app_id| transactions.any(|transaction| transaction.app_id == app_id))
     }
 }
 
@@ -111,7 +121,13 @@ impl LakeTable {
     /// Looks for entries of others behind the known version, so that a plan for a rewrite stands on the newest one.
     pub(super) async fn catch_up(&mut self) -> Result<(), LakeError> {
         for next in self.version + 1..self.version.saturating_add(FOREIGN_ENTRIES_MAX) {
-            let Some(lines) = self.log.entry(next).await? else { return Ok(()) };
+            let Some(lines) = self.log.entry(next).await? else {
+                return if self.log.is_expired(self.version).await? {
+                    Err(self.log.expired(self.version))
+                } else {
+                    Ok(())
+                };
+            };
             self.check_foreign(next, &lines)?;
             self.version = next;
         }
@@ -205,18 +221,6 @@ impl LakeTable {
         Err(LakeError::Contended { location: self.log.location.clone() })
     }
 
-    /// A store makes folders as they are needed, so an entry can be written where the table no longer is: nobody could read it,
-    /// and acknowledging its rows would lose them. The entry before it must be there, unless a checkpoint stands for it.
-    async fn stands_on_its_predecessor(&self, version: u64) -> Result<(), LakeError> {
-        let before = version.saturating_sub(1);
-        if self.log.has_entry(before).await? || self.log.last_checkpoint().await?.is_some_and(|found| found >= before) {
-            return Ok(());
-        }
-        Err(self.log.broken(format!(
-            "the entry of version {before} disappeared while the pipeline ran; nothing was acknowledged since"
-        )))
-    }
-
     /// Reads every entry from `version` on. An attempt that timed out may still land: the same identifier is then found at
     /// the next look, because this version is tried again before any later one.
     async fn look_again(&mut self, version: u64, entry: &Entry) -> Result<Outcome, LakeError> {
@@ -258,7 +262,8 @@ impl LakeTable {
                 (self.schema, self.pending) = (schema, pending);
                 self.metadata = metadata.clone();
             }
-            let Some(transaction) = &line.txn else { continue };
+            // Who feeds the table, and how far it is, is nothing to who only works on its files.
+            let Some(transaction) = line.txn.as_ref().filter(|_| !self.rules.maintains) else { continue };
             if transaction.app_id == app_id {
                 self.check_process(version, lines)?;
                 // An attempt of this process that a former handle gave up on may land at any time.

@@ -222,6 +222,25 @@ pub enum LakeError {
         /// The version that removed them.
         version: u64,
     },
+    /// Log entries that were needed are gone, because a checkpoint stands for them and for later ones.
+    #[error(
+        "the Delta log at {location} was cleaned up beyond version {version} while that was in use; it is read again from its newest \
+         checkpoint"
+    )]
+    Expired {
+        /// The table's URL.
+        location: String,
+        /// The version that was in use.
+        version: u64,
+    },
+    /// Somebody's condition cannot be applied to rows of the table.
+    #[error("rows of the Delta table at {location} cannot be judged: {reason}; correct --where")]
+    Unjudged {
+        /// The table's URL.
+        location: String,
+        /// What is wrong with the condition, without any value of a row.
+        reason: String,
+    },
     /// A data file that the log names cannot be read.
     #[error(
         "file {path} of the Delta table at {location} cannot be read: {reason}; restore it from a copy or an object version, because          the log names it"
@@ -333,6 +352,7 @@ impl Classify for LakeError {
             | Self::Overtaken { .. }
             | Self::Contended { .. }
             | Self::FilesMoved { .. }
+            | Self::Expired { .. }
             | Self::LockHeld { .. }
             | Self::LockLost { .. }
             | Self::WriterBroken { .. } => RetryClass::Transient,

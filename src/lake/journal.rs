@@ -170,8 +170,10 @@ impl Journal {
     /// The files that hold the entries of one partition.
     pub(super) async fn files_of(&self, partition: Partition) -> Result<Vec<ActiveFile>, LakeError> {
         let wanted = Wanted::Of(BTreeSet::from([partition]));
-        let by = self.table.schema.partition_by;
-        self.table.log.active_files(self.table.version(), by, &wanted).await
+        // Somebody may have erased entries, and deleted their files, since this handle committed.
+        let (log, by) = (&self.table.log, self.table.schema.partition_by);
+        let version = log.read().await?.map_or(self.table.version(), |state| state.version);
+        log.active_files(version, by, &wanted).await
     }
 
     /// The journal's URL, for messages.

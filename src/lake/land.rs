@@ -117,7 +117,9 @@ impl LakeTable {
     pub(super) async fn settle(&mut self, waiting: &mut Waiting, error: LakeError) -> Result<(), LakeError> {
         match error {
             LakeError::InDoubt { .. } => {}
-            LakeError::FilesMoved { .. } => tracing::info!(%error, "another program was faster"),
+            LakeError::FilesMoved { .. } | LakeError::Expired { .. } => {
+                tracing::info!(%error, "another program was faster");
+            }
             // The rows held by the caller are the wrong ones, and no wait changes that.
             LakeError::Overtaken { .. } => return Err(error),
             error => waiting.wait_out(error).await?,
@@ -132,7 +134,7 @@ impl LakeTable {
     }
 
     /// Reads the log again: what it says counts, whatever the store answered before.
-    async fn reopen(&mut self) -> Result<(), LakeError> {
+    pub(super) async fn reopen(&mut self) -> Result<(), LakeError> {
         let Some(state) = self.log.read().await? else {
             return Err(LakeError::Missing { location: self.log.location.clone() });
         };

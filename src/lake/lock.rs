@@ -143,7 +143,9 @@ impl TableLock {
     /// # Errors
     /// [`LakeError::LockHeld`] when nobody waits any more, and what the store says.
     pub async fn acquire(table: &LakeTable, what: &'static str, patience: &Patience) -> Result<TableLock, LakeError> {
-        let holder = Holder::of_this_process(what, table.rules.progress.app_id());
+        // Two processes that follow no slot are nobody's successors.
+        let feed = if table.rules.maintains { String::new() } else { table.rules.progress.app_id() };
+        let holder = Holder::of_this_process(what, feed);
         Ok(Self::acquire_as(table, holder, patience).await?.kept())
     }
 

@@ -5,6 +5,7 @@ use super::actions::{Line, Metadata, Protocol};
 use super::checkpoint_reader::{CheckpointError, checkpoint_lines};
 use super::error::LakeError;
 use super::location::LakeLocation;
+use super::store_fault::StoreFault;
 use bytes::Bytes;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{Error as ObjectStoreError, ObjectMeta, ObjectStoreExt};
@@ -45,7 +46,12 @@ impl Log {
     /// The state at the newest version, or None where there is no table. On a local disk it is durable when this returns, whoever
     /// wrote it.
     pub(super) async fn read(&self) -> Result<Option<LogState>, LakeError> {
-        let state = self.fold().await?;
+        let state = match self.fold().await {
+            // Somebody may have cleaned the log up between the listing and the reading. The checkpoint that stands for what is gone was
+            // there before it went, so a second look finds that.
+            Err(error) if may_be_expired(&error) => self.fold().await?,
+            read => read?,
+        };
         self.settle().await?;
         Ok(state)
     }
@@ -56,12 +62,7 @@ impl Log {
     }
 
     async fn fold(&self) -> Result<Option<LogState>, LakeError> {
-        let hint = self.last_checkpoint().await?;
-        let mut listing = self.list(hint).await?;
-        if hint.is_some() && listing.checkpoint.is_none() {
-            // The hint is only a hint: it may be older or newer than what is there.
-            listing = self.list(None).await?;
-        }
+        let listing = self.newest_listing().await?;
         let Some(latest) = listing.latest() else { return Ok(None) };
         let mut folded = Folded::default();
         let mut next = 0;
@@ -132,6 +133,18 @@ impl Log {
         Ok(found.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok()).map(|hint| hint.version))
     }
 
+    /// The newest complete checkpoint that the folder lists.
+    pub(super) async fn newest_checkpoint(&self) -> Result<Option<u64>, LakeError> {
+        Ok(self.newest_listing().await?.checkpoint.map(|(version, _)| version))
+    }
+
+    async fn newest_listing(&self) -> Result<Listing, LakeError> {
+        let hint = self.last_checkpoint().await?;
+        let listing = self.list(hint).await?;
+        // The hint is only a hint: it may be older or newer than what is there.
+        if hint.is_some() && listing.checkpoint.is_none() { self.list(None).await } else { Ok(listing) }
+    }
+
     async fn list(&self, from: Option<u64>) -> Result<Listing, LakeError> {
         self.list_up_to(from, u64::MAX).await
     }
@@ -185,6 +198,11 @@ impl Log {
     pub(super) fn broken(&self, reason: String) -> LakeError {
         LakeError::Log { location: self.location.clone(), reason }
     }
+}
+
+/// Whether an error is what a log looks like whose old entries are removed while it is read.
+pub(super) fn may_be_expired(error: &LakeError) -> bool {
+    matches!(error, LakeError::Log { .. } | LakeError::Store { fault: StoreFault::Missing, .. })
 }
 
 /// Later lines replace earlier ones (Delta protocol, "Action Reconciliation").

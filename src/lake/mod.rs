@@ -37,8 +37,11 @@
 //! A table's columns follow its source's ([`LakeTable::evolve`]): it has every column that the source ever had, files have those
 //! of their rows, and a wider type rewrites them.
 //!
-//! Deliberately absent: log cleanup (a maintenance task, never part of a commit). Uploads wait
-//! out a store's transient errors for as long as their owner has [`Patience`].
+//! Rows of one subject go by [`Eraser`], which works beside whoever feeds the table: files are written again without them, exactly the
+//! files so replaced are deleted, and the log entries that may tell their values expire.
+//!
+//! Deliberately absent: log cleanup by age (a maintenance task, never part of a commit). Whoever follows a log must bear it all the
+//! same ([`LakeError::Expired`]). Uploads wait out a store's transient errors for as long as their owner has [`Patience`].
 
 mod acknowledgement;
 mod actions;
@@ -51,9 +54,11 @@ mod chunks;
 mod commit;
 mod days;
 mod encoder;
+mod erase;
 mod error;
 mod evolution;
 mod evolve;
+mod expiry;
 mod finding;
 mod gap;
 mod intent;
@@ -88,6 +93,8 @@ mod writer;
 mod acknowledgement_test;
 #[cfg(test)]
 mod commit_test;
+#[cfg(test)]
+mod erase_test;
 #[cfg(test)]
 mod evolve_test;
 #[cfg(test)]
@@ -124,6 +131,7 @@ mod writer_test;
 pub use acknowledgement::{Acknowledgement, Acknowledgements};
 pub use apply::{ChangeSpool, Figures, Landed, Rewriter, Segment, StreamedCommit};
 pub use days::{DaySummary, open_for_query, table_days};
+pub use erase::{Condition, EraseOrder, ErasePlan, Erased, Eraser, Erasure};
 pub use error::LakeError;
 pub use evolve::SourceRelation;
 pub use finding::{Finding, FindingKind, finding_positions, findings, record_finding};

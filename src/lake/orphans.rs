@@ -53,15 +53,36 @@ impl OrphanReport {
 /// [`LakeError::NotFenced`] when the newest version that the handle knows is no commit of this process; what the store says, and
 /// a log that is not readable. Nothing is lost then: the intents that are left are resolved by the next call.
 pub async fn remove_orphans(table: &LakeTable) -> Result<OrphanReport, LakeError> {
-    check_fence(table).await?;
+    let app_id = table.rules.progress.app_id();
+    check_fence(table, &app_id).await?;
     remove_temporary_files(&table.log.location).await;
     let mut report = OrphanReport::default();
     let changes = leftover_changes(table).await?;
     report.files = changes.len();
     report.bytes = changes.iter().map(|(_, size_bytes)| size_bytes).sum();
     remove_all(&table.log.store, &table.log.location, changes.iter().map(|(path, _)| path)).await?;
-    let mut intents = leftover_intents(table, &mut report).await?;
-    let Some(oldest) = intents.values().copied().min() else { return Ok(report) };
+    resolve_intents(table, &app_id, &mut report).await?;
+    Ok(report)
+}
+
+/// The same for files alone of processes that commit under an application id that is no pipeline's: whoever feeds the table goes on
+/// meanwhile, and what it is writing is none of theirs.
+///
+/// To be called right after such a commit, with the handle that made it. A predecessor that still runs meets that entry: each
+/// of them refuses to commit behind another one's.
+///
+/// # Errors
+/// As [`remove_orphans`].
+pub(super) async fn remove_orphans_under(table: &LakeTable, app_id: &str) -> Result<OrphanReport, LakeError> {
+    check_fence(table, app_id).await?;
+    let mut report = OrphanReport::default();
+    resolve_intents(table, app_id, &mut report).await?;
+    Ok(report)
+}
+
+async fn resolve_intents(table: &LakeTable, app_id: &str, report: &mut OrphanReport) -> Result<(), LakeError> {
+    let mut intents = leftover_intents(table, app_id, report).await?;
+    let Some(oldest) = intents.values().copied().min() else { return Ok(()) };
     let log = read_log(table, oldest, &intents).await?;
     intents.retain(|token, version| {
         let readable = log.missing.is_none_or(|missing| *version >= missing);
@@ -77,22 +98,25 @@ pub async fn remove_orphans(table: &LakeTable) -> Result<OrphanReport, LakeError
     let (store, location) = (&table.log.store, &table.log.location);
     remove_all(store, location, orphans.iter().map(|(path, _)| path)).await?;
     let resolved: Vec<Path> = intents.keys().map(|token| intent::path_of(*token)).collect();
-    remove_all(store, location, resolved.iter()).await?;
-    Ok(report)
+    remove_all(store, location, resolved.iter()).await
 }
 
-/// The newest known version must be this process's own, with this pipeline's progress.
-async fn check_fence(table: &LakeTable) -> Result<(), LakeError> {
+/// The newest known version must be this process's own, under the same application id.
+async fn check_fence(table: &LakeTable, app_id: &str) -> Result<(), LakeError> {
     let lines = table.log.entry(table.version()).await?.unwrap_or_default();
-    let (process, app_id) = (PROCESS.to_string(), table.rules.progress.app_id());
+    let process = PROCESS.to_string();
     let ours = lines.iter().filter_map(|line| line.commit_info.as_ref());
     let ours = ours.filter_map(|info| info.lakebed_process.as_ref()).any(|found| *found == process);
     let recorded = lines.iter().filter_map(|line| line.txn.as_ref()).any(|txn| txn.app_id == app_id);
     if ours && recorded { Ok(()) } else { Err(LakeError::NotFenced { location: table.log.location.clone() }) }
 }
 
-/// Token and version of every intent that another process left for the same progress.
-async fn leftover_intents(table: &LakeTable, report: &mut OrphanReport) -> Result<BTreeMap<Uuid, u64>, LakeError> {
+/// Token and version of every intent that another process left under the same application id.
+async fn leftover_intents(
+    table: &LakeTable,
+    app_id: &str,
+    report: &mut OrphanReport,
+) -> Result<BTreeMap<Uuid, u64>, LakeError> {
     let (store, location) = (&table.log.store, &table.log.location);
     let failed = |error: &ObjectStoreError| LakeError::store("list the intents of", location, error);
     let found = store.list(Some(&intent::folder())).map_err(|error| failed(&error));
@@ -101,7 +125,7 @@ async fn leftover_intents(table: &LakeTable, report: &mut OrphanReport) -> Resul
     let mut reads = futures::stream::iter(tokens)
         .map(|token| async move { Ok((token, fetch(table, &intent::path_of(token)).await?)) })
         .buffered(CONCURRENT_READS);
-    let (process, app_id) = (PROCESS.to_string(), table.rules.progress.app_id());
+    let process = PROCESS.to_string();
     let mut intents = BTreeMap::new();
     while let Some((token, bytes)) = reads.try_next().await? {
         // One that went away in between is no longer in question.

@@ -49,6 +49,9 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Transient ["s3://bucket/lake/event", "open the table again"] InDoubt { location: location() };
         Transient ["s3://bucket/lake/event", "start lakebed again when they are done"] Contended { location: location() };
         Transient ["version 7", "s3://bucket/lake/event", "planned anew"] FilesMoved { location: location(), version: 7 };
+        Transient ["version 7", "s3://bucket/lake/event", "read again from its newest checkpoint"]
+            Expired { location: location(), version: 7 };
+        Definite ["s3://bucket/lake/event", "version 7", "correct --where"] Unjudged { location: location(), reason: reason() };
         Definite ["part-1.parquet", "s3://bucket/lake/event", "version 7", "restore it from a copy or an object version"]
             DataFile { location: location(), path: "part-1.parquet".to_owned(), reason: reason() };
         Definite ["public.event", "0/10", "detail", "row id=7", "lakebed skip --lsn 0/10"]

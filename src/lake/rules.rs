@@ -40,11 +40,16 @@ pub(super) struct Rules {
     pub(super) location: String,
     /// Whether the table must fit the source: not when it is only to be parked.
     pub(super) checked: bool,
+    /// Somebody else feeds the table, and this handle only works on its files: its columns are what the log says.
+    pub(super) maintains: bool,
 }
 
 impl Rules {
     /// Checks a log and returns how far it is. Nothing is written to a parked table, so it may be in any state.
     pub(super) fn standing(&self, state: &LogState) -> Result<Standing, LakeError> {
+        if self.maintains {
+            return self.standing_of_anybodys(state);
+        }
         let app_id = self.progress.parked_app_id();
         let parked = state.transactions.get(&app_id).and_then(|since| self.parked_since(*since));
         if parked.is_none() {
@@ -61,6 +66,15 @@ impl Rules {
     /// The meaning of a parked transaction's version.
     pub(super) fn parked_since(&self, version: i64) -> Option<Lsn> {
         u64::try_from(version).ok().filter(|since| *since > 0).map(Lsn)
+    }
+
+    /// Any pipeline's table will do, also one that stands still.
+    fn standing_of_anybodys(&self, state: &LogState) -> Result<Standing, LakeError> {
+        self.check_protocol(&state.protocol)?;
+        if !state.transactions.keys().any(|app_id| app_id.starts_with(APPLICATION_PREFIX)) {
+            return Err(LakeError::NotLakebed { location: self.location.clone() });
+        }
+        Ok(Standing { recorded: Lsn::ZERO, parked: None, fit: self.fit(&state.metadata)? })
     }
 
     pub(super) fn check_protocol(&self, found: &Protocol) -> Result<(), LakeError> {
@@ -83,6 +97,9 @@ impl Rules {
 
     /// Whether a table with this metadata takes rows of the source, at once or after its columns have changed.
     pub(super) fn fit(&self, found: &Metadata) -> Result<Fit, LakeError> {
+        if self.maintains {
+            return Ok(Fit { schema: Arc::new(self.columns_of(found)?), pending: None });
+        }
         if !self.checked {
             return Ok(Fit { schema: Arc::clone(&self.schema), pending: None });
         }
@@ -102,6 +119,18 @@ impl Rules {
             Ok(Fit { schema: Arc::new(schema), pending: Some(evolution).filter(|evolution| !evolution.is_nothing()) })
         });
         fit.map_err(|columns| LakeError::SchemaDiffers { location, table, columns })
+    }
+
+    /// The columns of a table as its log has them, whatever its source has become.
+    fn columns_of(&self, found: &Metadata) -> Result<LakeSchema, LakeError> {
+        let source = property(found, "lakebed.source").and_then(|source| source.parse().ok());
+        let table = source.unwrap_or_else(|| self.progress.table.clone());
+        let fields = self.fields(found)?;
+        let listed = property(found, STATISTICS_COLUMNS).unwrap_or_default().split(',').map(str::trim).collect();
+        let dates = property(found, "lakebed.partition_column");
+        LakeSchema::of_log(table, (&fields, &found.partition_columns), &listed, dates).map_err(|column| {
+            LakeError::Log { location: self.location.clone(), reason: format!("lakebed writes no files with {column}") }
+        })
     }
 
     fn fields(&self, found: &Metadata) -> Result<Vec<DeltaField>, LakeError> {

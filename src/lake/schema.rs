@@ -102,6 +102,37 @@ impl LakeSchema {
         }
     }
 
+    /// The columns of a table as its log alone has them, for who knows no source: `fields`, partition columns among them. Those named in
+    /// `listed` get statistics, as far as their values have an order that every reader shares. Which columns hardly repeat is not
+    /// in the log; it decides about the size of files alone, and is guessed: the column that `dates` the rows, and what has no
+    /// statistics because nobody compares it. An error names what is not written here.
+    pub(super) fn of_log(
+        table: TableName,
+        (fields, partitions): (&[DeltaField], &[String]),
+        listed: &BTreeSet<&str>,
+        dates: Option<&str>,
+    ) -> Result<Self, String> {
+        let mut kinds = [PartitionBy::Day, PartitionBy::Month].into_iter();
+        let Some(partition_by) = kinds.find(|by| partitions.iter().eq(by.columns().iter())) else {
+            return Err(format!("the partition columns {}", partitions.join(", ")));
+        };
+        let rule_of = |field: &DeltaField| field.metadata.keys().find(|key| key.starts_with("delta.")).cloned();
+        if let Some((field, rule)) = fields.iter().find_map(|field| Some((field, rule_of(field)?))) {
+            return Err(format!("{} ({rule})", field.name));
+        }
+        let unknown = Self { partition_columns: partition_by.columns(), partition_by, ..Self::unknown(table) };
+        let mut schema = unknown.with_fields(fields, listed)?;
+        let arrow = Arc::clone(&schema.arrow);
+        schema.statistics.retain(|index| arrow.fields().get(*index).is_some_and(|field| is_ordered(field.data_type())));
+        let hardly_repeats = |index: &usize| {
+            let Some(field) = arrow.fields().get(*index) else { return false };
+            let is_document = matches!(field.data_type(), DataType::Utf8 | DataType::Binary);
+            dates == Some(field.name().as_str()) || is_document && !schema.statistics.contains(index)
+        };
+        schema.distinct = (0..arrow.fields().len()).filter(hardly_repeats).collect();
+        Ok(schema)
+    }
+
     /// The columns of a table that keeps more of them than its source has: `fields` of the Delta log, partition columns among them. Of
     /// columns that the source does not have, those named in `statistics` get some.
     pub(super) fn with_fields(&self, fields: &[DeltaField], statistics: &BTreeSet<&str>) -> Result<Self, String> {
@@ -228,6 +259,12 @@ pub(super) fn delta_type(column_type: ColumnType) -> String {
     name.to_owned()
 }
 
+/// Whether a listed column's bounds mean the same to every reader; see [`has_statistics`].
+fn is_ordered(data_type: &DataType) -> bool {
+    use DataType::{Date32, Int8, Int16, Int32, Int64, Timestamp, Utf8};
+    matches!(data_type, Int8 | Int16 | Int32 | Int64 | Date32 | Timestamp(_, _) | Utf8)
+}
+
 /// Decimal statistics pass through a double in readers and lose digits, binary and boolean columns may not be listed, NaN
 /// has no place in an order, and nobody compares documents. Everything else pays for its few bytes.
 fn has_statistics(shape: &TableShape, index: usize) -> bool {
@@ -279,6 +316,36 @@ mod tests {
             shape.columns.push(column(name, ColumnType::Text, true));
             assert!(matches!(LakeSchema::of(&shape), Err(LakeError::ReservedColumn { .. })), "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_log_alone_tells_columns_and_statistics() {
+        let own = LakeSchema::of(&security_event()).unwrap();
+        let partitions = ["year", "month", "day"].map(str::to_owned);
+        let listed = own.statistics_columns();
+        let listed: BTreeSet<&str> = listed.split(',').chain(["detail_of_nobody"]).collect();
+        let of_log = |fields: &[DeltaField], partitions: &[String]| {
+            LakeSchema::of_log(own.table.clone(), (fields, partitions), &listed, Some("created_at"))
+        };
+        let found = of_log(&own.fields, &partitions).unwrap();
+        assert_eq!((&found.fields, &found.statistics), (&own.fields, &own.statistics));
+        let types = |schema: &LakeSchema| {
+            schema
+                .arrow
+                .fields()
+                .iter()
+                .map(|field| (field.name().clone(), field.data_type().clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(types(&found), types(&own));
+        assert_eq!(found.partition_by, PartitionBy::Day);
+        let names =
+            |indexes: &[usize]| indexes.iter().filter_map(|index| found.column_name(*index)).collect::<Vec<_>>();
+        assert_eq!(names(&found.distinct), ["detail", "created_at"]);
+        assert!(of_log(&own.fields, &partitions[1..]).unwrap_err().contains("the partition columns month, day"));
+        let mut ruled = own.fields.clone();
+        ruled[2].metadata.insert("delta.invariants".to_owned(), Value::Null);
+        assert!(of_log(&ruled, &partitions).unwrap_err().contains("description (delta.invariants)"));
     }
 
     #[test]

@@ -131,6 +131,22 @@ impl LakeTable {
         }
     }
 
+    /// Opens a table as its log says it is, for work on its files beside whoever feeds it. It has no position, and takes no rows.
+    ///
+    /// # Errors
+    /// [`LakeError::Missing`], [`LakeError::UnsupportedProtocol`], [`LakeError::NotLakebed`], columns that are not written here, and what
+    /// the store says.
+    pub(super) async fn open_to_maintain(location: &LakeLocation, path: &str) -> Result<LakeTable, LakeError> {
+        let table = TableName::new(String::new(), path);
+        let progress = Progress { system_identifier: String::new(), pipeline: String::new(), table, epoch: 0 };
+        let mut place = Place::unchecked(location, path, &progress)?;
+        place.rules.maintains = true;
+        match place.log.read().await? {
+            Some(state) => place.opened(&state),
+            None => Err(LakeError::Missing { location: place.log.location }),
+        }
+    }
+
     /// Whether a pipeline's table stands still, whatever its source has become; no table stands still that is not there.
     ///
     /// # Errors
@@ -227,7 +243,7 @@ impl Place {
         let folder = Path::from(path).join(LOG_FOLDER);
         let log = Log { store: log_store.object_store(None), location: shown(&url), lake: location.clone(), folder };
         let location = log.location.clone();
-        let rules = Rules { schema, folder_rule, progress: progress.clone(), location, checked };
+        let rules = Rules { schema, folder_rule, progress: progress.clone(), location, checked, maintains: false };
         Ok(Self { path: path.to_owned(), log_store, log, rules })
     }
 

@@ -26,21 +26,21 @@ const BATCH_ROWS: usize = 4_096;
 
 /// Where a data file is.
 #[derive(Clone)]
-pub(super) struct DataFile {
-    pub(super) target: Arc<Target>,
-    pub(super) path: Path,
-    pub(super) size_bytes: u64,
+pub(in crate::lake) struct DataFile {
+    pub(in crate::lake) target: Arc<Target>,
+    pub(in crate::lake) path: Path,
+    pub(in crate::lake) size_bytes: u64,
 }
 
 /// Rows of a file.
-pub(super) struct Rows {
+pub(in crate::lake) struct Rows {
     file: DataFile,
     stream: ParquetRecordBatchStream<DataFile>,
 }
 
 impl DataFile {
     /// Opens the file for the columns `wanted`, those of them that it has; all when None. With `selection`, for these rows alone.
-    pub(super) async fn rows(
+    pub(in crate::lake) async fn rows(
         &self,
         wanted: Option<&[&str]>,
         selection: Option<RowSelection>,
@@ -61,27 +61,27 @@ impl DataFile {
     }
 
     /// The names of the columns that the file has.
-    pub(super) async fn columns(&self) -> Result<BTreeSet<String>, LakeError> {
+    pub(in crate::lake) async fn columns(&self) -> Result<BTreeSet<String>, LakeError> {
         let metadata = self.clone().get_metadata(None).await.map_err(|error| self.failed(error))?;
         let fields = metadata.file_metadata().schema_descr().root_schema().get_fields().iter();
         Ok(fields.map(|field| field.name().to_owned()).collect())
     }
 
     /// How many rows the file has.
-    pub(super) async fn count(&self) -> Result<u64, LakeError> {
+    pub(in crate::lake) async fn count(&self) -> Result<u64, LakeError> {
         let metadata = self.clone().get_metadata(None).await.map_err(|error| self.failed(error))?;
         Ok(u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0))
     }
 
     /// Whether the file has one of these columns.
-    pub(super) async fn has_any(&self, columns: &[String]) -> Result<bool, LakeError> {
+    pub(in crate::lake) async fn has_any(&self, columns: &[String]) -> Result<bool, LakeError> {
         let metadata = self.clone().get_metadata(None).await.map_err(|error| self.failed(error))?;
         let schema = metadata.file_metadata().schema_descr();
         Ok(schema.columns().iter().any(|column| columns.iter().any(|name| name == column.name())))
     }
 
     /// The error of a file that cannot be read; that of the store, where it is the reason.
-    pub(super) fn failed(&self, error: ParquetError) -> LakeError {
+    pub(in crate::lake) fn failed(&self, error: ParquetError) -> LakeError {
         let reason = match error {
             ParquetError::External(source) => match source.downcast::<LakeError>() {
                 Ok(error) => return *error,
@@ -93,14 +93,14 @@ impl DataFile {
     }
 
     /// A batch of the file under `schema`: columns by name, in their types of today; one that the file lacks is NULL.
-    pub(super) fn adapt(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
+    pub(in crate::lake) fn adapt(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
         adapt(rows, schema).map_err(|error| self.failed(error.into()))
     }
 }
 
 impl Rows {
     /// The next rows, in the file's order; None behind the last.
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, LakeError> {
+    pub(in crate::lake) async fn next(&mut self) -> Result<Option<RecordBatch>, LakeError> {
         self.stream.try_next().await.map_err(|error| self.file.failed(error))
     }
 }

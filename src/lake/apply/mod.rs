@@ -19,7 +19,7 @@
 //! - **L2**, for rewrites: a commit that removes files stands on every one of them being active still.
 //! - **B2**: a round's changes, one file's encoder and one batch of rows are what is held, whatever a transaction changed.
 
-mod data_file;
+pub(super) mod data_file;
 mod held;
 mod keys;
 mod land;
