@@ -28,10 +28,16 @@ fn fleeting() -> Holder {
 /// The numbers of the lock's objects, and what the newest says.
 fn objects(lake: &Lake) -> (Vec<String>, String) {
     let folder = lake.folder.path().join(PATH).join("_lakebed/lock");
-    let mut names: Vec<String> =
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    let newest = std::fs::read_to_string(folder.join(names.last().unwrap())).unwrap();
+    // Whoever renews the lock beside us may have removed the newest of a moment ago.
+    let (names, newest) = loop {
+        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        match std::fs::read_to_string(folder.join(names.last().unwrap())) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            newest => break (names, newest.unwrap()),
+        }
+    };
     let content: serde_json::Value = serde_json::from_str(&newest).unwrap();
     (names, content["state"].as_str().unwrap().to_owned())
 }
