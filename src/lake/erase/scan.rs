@@ -11,7 +11,7 @@ use crate::lake::apply::data_file::DataFile;
 use crate::lake::error::LakeError;
 use crate::lake::staged::StagedFile;
 use crate::lake::writer::TableWriter;
-use deltalake::arrow::array::{Array, BooleanArray, RecordBatch};
+use deltalake::arrow::array::{BooleanArray, RecordBatch};
 use deltalake::arrow::compute::filter_record_batch;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::arrow::error::ArrowError;
