@@ -1,4 +1,4 @@
--- lakebed sql/12, version 1: what the login writes down, in tables that it can only read otherwise.
+-- lakebed sql/12, version 2: what the login writes down, in tables that it can only read otherwise.
 --
 -- The functions run with the rights of the schema's owner. None of them locks, drops or renames anything.
 --
@@ -56,6 +56,23 @@ BEGIN
 END
 $body$;
 
+-- Rows of days that are dropped were erased from the lake: a receipt of fewer rows than none, so that the ledger balances. Once an
+-- erasure and day.
+CREATE OR REPLACE FUNCTION :"archive".lakebed_adjust(p_receipt jsonb)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, :"archive", pg_temp SET TimeZone = 'UTC' AS $body$
+BEGIN
+    IF p_receipt ->> 'kind' IS DISTINCT FROM 'erased' OR coalesce((p_receipt ->> 'rows')::bigint, 1) > 0
+       OR coalesce(p_receipt ->> 'reason', '') = '' OR coalesce(p_receipt ->> 'erasure', '') = '' THEN
+        RAISE EXCEPTION 'cannot write the receipt down: it is none of an erasure' USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    LOCK TABLE receipt IN SHARE ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM receipt r WHERE r.kind = 'erased' AND r.table_name = p_receipt ->> 'table_name'
+                   AND r.partition_name = p_receipt ->> 'partition_name' AND r.content::jsonb ->> 'erasure' = p_receipt ->> 'erasure') THEN
+        PERFORM lakebed_append(p_receipt);
+    END IF;
+END
+$body$;
+
 -- What the guide's functions asked for was looked at.
 CREATE OR REPLACE FUNCTION :"archive".lakebed_served(p_schema_name text, p_table_name text)
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, :"archive", pg_temp AS $body$
@@ -69,12 +86,12 @@ DECLARE
     owner text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = archive);
     signature text;
 BEGIN
-    FOREACH signature IN ARRAY ARRAY['lakebed_note(text, text, text, text, jsonb)', 'lakebed_resolve(text, text)', 'lakebed_prove(jsonb)',
+    FOREACH signature IN ARRAY ARRAY['lakebed_note(text, text, text, text, jsonb)', 'lakebed_resolve(text, text)', 'lakebed_prove(jsonb)', 'lakebed_adjust(jsonb)',
         'lakebed_restore(text)', 'lakebed_served(text, text)'] LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %I.%s OWNER TO %I', archive, signature, owner);
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %I.%s FROM PUBLIC', archive, signature);
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %I.%s TO %I', archive, signature, pg_catalog.current_setting('lakebed.login'));
-        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/12, version 1');
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%s IS %L', archive, signature, 'lakebed sql/12, version 2');
     END LOOP;
 END
 $lakebed$;

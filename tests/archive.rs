@@ -2,6 +2,7 @@
 
 mod chain;
 mod crash;
+mod erase;
 mod lake_faults;
 mod left_alone;
 mod names;

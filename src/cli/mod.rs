@@ -7,6 +7,7 @@
 mod audit;
 mod check;
 mod demo;
+mod erase;
 mod init;
 mod lineage;
 mod query;
@@ -67,6 +68,8 @@ enum Verb {
     Reconcile(reconcile::ReconcileArgs),
     /// Read days of the lake again and check them against their receipts
     Audit(audit::AuditArgs),
+    /// Take a subject's rows out of days that were dropped, with a receipt
+    Erase(erase::EraseArgs),
     /// Step over one transaction that cannot be kept, and leave a finding about it
     Skip(skip::SkipArgs),
     /// Slot, lag, and one line a day
@@ -129,6 +132,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
                 Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
                 Verb::Reconcile(args) => Box::pin(reconcile::run(args, &pipeline)).await,
                 Verb::Audit(args) => Box::pin(audit::run(args, &pipeline)).await,
+                Verb::Erase(args) => Box::pin(erase::run(args, &pipeline)).await,
                 Verb::Skip(args) => Box::pin(skip::run(args, &pipeline)).await,
                 Verb::Status(args) => Box::pin(status::run(args, &pipeline)).await,
                 Verb::Query(args) => Box::pin(query::run(args, &pipeline)).await,

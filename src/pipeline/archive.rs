@@ -46,6 +46,8 @@ pub struct Round {
     pub failures: Vec<(String, PipelineError)>,
     /// Receipts that were written down again.
     pub receipts: Kept,
+    /// Erasures that were carried on.
+    pub erasures_finished: u64,
 }
 
 impl Round {
@@ -113,21 +115,27 @@ impl<'a> Archive<'a> {
                 round.failures.push((section.name.to_string(), error));
             }
         }
-        if round.partitions.iter().any(|(_, report)| matches!(report.outcome, Outcome::Dropped { .. })) {
+        let is_dropped = |(_, report): &(TableName, PartitionReport)| matches!(report.outcome, Outcome::Dropped { .. });
+        if round.erasures_finished > 0 || round.partitions.iter().any(is_dropped) {
             self.keep_receipts(&mut round).await;
         }
         round
     }
 
+    /// Gives database and lake the receipts that either lacks.
+    ///
+    /// # Errors
+    /// As [`chain::keep`]; a server that is away.
+    pub async fn receipts(&self) -> Result<Kept, PipelineError> {
+        let control = connect::control(&self.settings).await?;
+        source::prepare_session(control.client()).await?;
+        let archive = &self.pipeline.archive.schema;
+        Ok(chain::keep(control.client(), archive, &self.location, &Patience::none()).await?)
+    }
+
     /// Whether database and lake have the same receipts now.
     async fn keep_receipts(&self, round: &mut Round) -> bool {
-        let kept = async {
-            let control = connect::control(&self.settings).await?;
-            source::prepare_session(control.client()).await?;
-            let archive = &self.pipeline.archive.schema;
-            Ok(chain::keep(control.client(), archive, &self.location, &Patience::none()).await?)
-        };
-        match kept.await {
+        match self.receipts().await {
             Ok(kept) => {
                 round.receipts.booked += kept.booked;
                 round.receipts.restored += kept.restored;
@@ -149,6 +157,10 @@ impl<'a> Archive<'a> {
     ) -> Result<(), PipelineError> {
         let table = self.table(section).await?;
         let reconciler = self.reconciler(&table, section, drop);
+        if drop {
+            // A day whose erasure was cut off has fewer rows than its receipts say.
+            round.erasures_finished += reconciler.finish_erasures().await?;
+        }
         let mut found = reconciler.candidates().await?;
         round.names_taken.extend(reconciler.make_way(&mut found).await?);
         let mut waiting = found.candidates.clone();

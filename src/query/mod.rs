@@ -13,6 +13,7 @@
 //!
 //! Nothing here needs PostgreSQL, or the right to write to the lake.
 
+mod condition;
 mod days;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ mod script;
 mod session;
 mod table;
 
+pub use condition::RowCondition;
 pub use engine::{QueryEngine, QueryOptions, QueryTable};
 pub use error::QueryError;
 pub use read_only::{ReadStatement, parse};

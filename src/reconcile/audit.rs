@@ -84,6 +84,13 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// The columns that its digest binds.
+    pub fn columns(&self) -> &[DigestColumn] {
+        &self.columns
+    }
+}
+
 impl Unit {
     /// A partition that nothing is claimed of.
     pub fn without_claims(partition: Partition) -> Option<Self> {

@@ -89,6 +89,12 @@ pub enum ReconcileError {
         /// What is wrong with which file.
         fault: Box<FileFault>,
     },
+    /// An erasure whose files cannot be read back.
+    #[error("an erasure is not at its end: {reason}; nothing is lost, mend that and run lakebed erase again")]
+    Erasure {
+        /// What is wrong.
+        reason: String,
+    },
     /// A partition of another kind.
     #[error("partition {partition} of {table} is a foreign table, whose rows nobody sends; detach it")]
     ForeignLeaf {
@@ -123,6 +129,7 @@ impl Classify for ReconcileError {
             | Self::RowSecurity { .. }
             | Self::ChainForked { .. }
             | Self::ChainFault { .. }
+            | Self::Erasure { .. }
             | Self::ReceiptsUnreadable { .. } => RetryClass::Definite,
         }
     }

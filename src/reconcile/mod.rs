@@ -20,6 +20,7 @@ mod candidate;
 pub mod chain;
 mod cut;
 pub mod digest;
+mod erase;
 mod error;
 mod judge;
 mod ledger;
@@ -32,6 +33,7 @@ mod span;
 mod waiting;
 
 pub use candidate::{Candidate, Candidates, LeftAlone, find};
+pub use erase::{ErasedUnit, ErasureRequest};
 pub use error::ReconcileError;
 pub use ledger::{Balance, Ledger};
 pub use narrow::{HourDifference, Keys, Narrowed};

@@ -187,6 +187,15 @@ pub async fn restore_receipt(client: &Client, archive: &str, content: &str) -> R
     field(&read_one(client, "restoring a receipt", &sql, &[&content]).await?, "missing")
 }
 
+/// Writes the receipt of an erasure down, if it is not there.
+///
+/// # Errors
+/// SQLSTATE 55000 for a receipt that is none of an erasure.
+pub async fn adjust(client: &Client, archive: &str, receipt: &Value) -> Result<(), SourceError> {
+    let sql = format!("SELECT {}.lakebed_adjust($1::text::jsonb)", quote_identifier(archive));
+    read(client, "writing the receipt of an erasure", &sql, &[&receipt.to_string()]).await.map(|_| ())
+}
+
 /// Keeps how a day's balance went; `proof` has the keys of the table's columns.
 ///
 /// # Errors

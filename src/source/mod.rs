@@ -48,8 +48,8 @@ pub use archive::{
 };
 pub use archive_objects::{foreign_guide_functions, undroppable_owners};
 pub use archive_records::{
-    OpenFinding, Proof, Receipt, ReceiptText, keep_proof, listen_for_requests, note_finding, open_findings, proofs,
-    queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, still_there,
+    OpenFinding, Proof, Receipt, ReceiptText, adjust, keep_proof, listen_for_requests, note_finding, open_findings,
+    proofs, queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, still_there,
 };
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
