@@ -292,8 +292,14 @@ async fn what_init_installs_is_enough_and_nothing_more() {
     let tables = [event.clone(), odd];
     let login = "Lake \"bed'";
     let users = ["postgres".to_owned()];
-    let wanted =
-        Installation { login, archive: "archive", publication: "Lake", tables: &tables, maintenance_users: &users };
+    let wanted = Installation {
+        login,
+        archive: "archive",
+        publication: "Lake",
+        tables: &tables,
+        retention: None,
+        maintenance_users: &users,
+    };
 
     let password = "p'w\\ 秘密";
     let verifier = source::scram_verifier(password);
@@ -381,6 +387,7 @@ async fn an_existing_login_only_gets_what_it_lacks() {
         login: "lakebed",
         archive: "archive",
         publication: "lakebed",
+        retention: None,
         tables: &tables,
         maintenance_users: &[],
     };

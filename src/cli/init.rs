@@ -29,9 +29,12 @@ pub(super) struct InitArgs {
     /// Connect as owner or administrator for the SQL; the database is the pipeline's [default: the pipeline's own URL]
     #[arg(long, value_name = "URL", env = "LAKEBED_ADMIN_URL", hide_env_values = true)]
     admin_url: Option<String>,
-    /// The database where pg_cron lives; registers partman's nightly maintenance if no job runs it
+    /// The database where pg_cron lives; registers partman's nightly maintenance and the archive guide's job if no job runs them
     #[arg(long, value_name = "URL", env = "LAKEBED_CRON_URL", hide_env_values = true)]
     cron_url: Option<String>,
+    /// Let partman detach partitions older than this into the archive schema, such as "90 days" [default: leave its configuration]
+    #[arg(long, value_name = "INTERVAL")]
+    retention: Option<String>,
     /// Begin with what is committed from now on: rows that exist already, or that a lost slot missed, are not copied
     #[arg(long)]
     from_now: bool,
@@ -57,7 +60,9 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
     let seen = look(client, pipeline, server).await?;
     let tables = &seen.tables;
     let cron = match cron_settings {
-        Some(settings) => Some(Cron::look(&settings, client, tables, login.database()).await?),
+        Some(settings) => {
+            Some(Cron::look(&settings, client, tables, (login.database(), &pipeline.archive.schema)).await?)
+        }
         None => None,
     };
     let lake = LakeSide::look(pipeline, tables, &seen.server.system_identifier, !args.dry_run).await?;
@@ -69,13 +74,14 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
         archive: &pipeline.archive.schema,
         publication: &pipeline.source.publication,
         tables,
+        retention: args.retention.as_deref(),
         maintenance_users: &maintenance_users,
     };
     let steps = source::plan(client, &wanted).await?;
     if args.dry_run {
-        let cron_step = cron.as_ref().map(|cron| &cron.step);
+        let cron_steps = cron.as_ref().map_or(&[][..], |cron| &cron.steps);
         let slot = beginning.dry_run_text(pipeline, &seen.server);
-        print(&dry_run::text(&steps, cron_step, &slot, &lake))?;
+        print(&dry_run::text(&steps, cron_steps, &slot, &lake))?;
         return Ok(Exit::Done);
     }
     ensure!(
@@ -90,8 +96,10 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
         print(&step_line(step))?;
     }
     if let Some(cron) = &cron {
-        source::apply_cron(cron.connection.client(), &cron.step).await?;
-        print(&step_line(&cron.step))?;
+        for step in &cron.steps {
+            source::apply_cron(cron.connection.client(), step).await?;
+            print(&step_line(step))?;
+        }
     }
     for line in lake.begin(client, &beginning, &login, pipeline, &seen).await? {
         print(&line)?;
@@ -162,13 +170,18 @@ async fn look(client: &Client, pipeline: &Pipeline, server: ServerFacts) -> anyh
 /// pg_cron's side, when `--cron-url` is given.
 struct Cron {
     connection: ControlConnection,
-    step: Step,
+    steps: [Step; 2],
     /// Whoever runs maintenance makes the leaves.
     users: Vec<String>,
 }
 
 impl Cron {
-    async fn look(settings: &Settings, client: &Client, tables: &[TableFacts], database: &str) -> anyhow::Result<Self> {
+    async fn look(
+        settings: &Settings,
+        client: &Client,
+        tables: &[TableFacts],
+        (database, archive): (&str, &str),
+    ) -> anyhow::Result<Self> {
         let connection = connect::control(settings).await.context("--cron-url")?;
         source::prepare_session(connection.client()).await?;
         let jobs = source::cron_jobs(connection.client(), database).await;
@@ -200,7 +213,8 @@ impl Cron {
                 ));
             }
         }
-        Ok(Self { connection, step, users })
+        let archive_step = source::plan_archive_cron(&jobs, database, archive)?;
+        Ok(Self { connection, steps: [step, archive_step], users })
     }
 }
 

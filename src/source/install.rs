@@ -8,7 +8,8 @@ use super::archive_objects::archive_objects;
 use super::read::{execute, field, read, read_one};
 use super::template::render;
 use super::{
-    CronJob, SourceError, TableFacts, detached_tables, leaves, publication, refused_in_schema, role, unreadable_tables,
+    CronJob, PartmanFacts, SourceError, TableFacts, detached_tables, leaves, partman, publication, refused_in_schema,
+    role, unreadable_tables,
 };
 use crate::base::TableName;
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ pub struct Installation<'a> {
     pub publication: &'a str,
     /// The configured tables.
     pub tables: &'a [TableFacts],
+    /// How long partman keeps partitions of the tables attached; None leaves its configuration as it is.
+    pub retention: Option<&'a str>,
     /// Roles that run partman's maintenance, where known from pg_cron. Owners of roots and leaves are added.
     pub maintenance_users: &'a [String],
 }
@@ -74,6 +77,7 @@ pub async fn plan(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step
         steps.extend(future_leaves(client, wanted, &makers).await?);
     }
     steps.extend(partman_step(client, wanted).await?);
+    steps.extend(retention_steps(client, wanted).await?);
     steps.extend(publication_steps(client, wanted).await?);
     Ok(steps)
 }
@@ -120,7 +124,19 @@ pub fn plan_cron(jobs: &[CronJob], database: &str, partman_schema: &str) -> Resu
     step("cron job partman-maintenance for database", database, present, SQL_CRON, &variables)
 }
 
-/// Registers the job of [`plan_cron`].
+/// The archive guide's nightly job, which asks lakebed to look at what waits.
+///
+/// # Errors
+/// A placeholder without value, which would be a fault of lakebed.
+pub fn plan_archive_cron(jobs: &[CronJob], database: &str, archive: &str) -> Result<Step, SourceError> {
+    let present = jobs.iter().any(|job| job.command.to_lowercase().contains("process_archived_partitions"));
+    let schema = plain_or_quoted(archive);
+    let command = format!("SELECT * FROM {schema}.process_archived_partitions(p_dry_run := FALSE)");
+    let variables = [("database", database), ("command", command.as_str())];
+    step("cron job archive-processing for database", database, present, SQL_ARCHIVE_CRON, &variables)
+}
+
+/// Registers the job of [`plan_cron`] or of [`plan_archive_cron`].
 ///
 /// # Errors
 /// SQLSTATE 42501 without rights on pg_cron's schema.
@@ -137,6 +153,8 @@ const SQL_FUTURE: File = ("sql/05_future_leaves.sql", include_str!("../../sql/05
 const SQL_PARTMAN: File = ("sql/06_partman.sql", include_str!("../../sql/06_partman.sql"));
 const SQL_PUBLICATION: File = ("sql/07_publication.sql", include_str!("../../sql/07_publication.sql"));
 const SQL_CRON: File = ("sql/08_cron.sql", include_str!("../../sql/08_cron.sql"));
+const SQL_RETENTION: File = ("sql/13_retention.sql", include_str!("../../sql/13_retention.sql"));
+const SQL_ARCHIVE_CRON: File = ("sql/14_cron_archive.sql", include_str!("../../sql/14_cron_archive.sql"));
 
 /// A file's name and text.
 pub(super) type File = (&'static str, &'static str);
@@ -275,6 +293,28 @@ fn plain_or_quoted(name: &str) -> String {
     if plain { name.to_owned() } else { super::quote_identifier(name) }
 }
 
+/// Only where it was asked for, and for tables that partman manages.
+async fn retention_steps(client: &Client, wanted: &Installation<'_>) -> Result<Vec<Step>, SourceError> {
+    let Some(retention) = wanted.retention else { return Ok(Vec::new()) };
+    let mut steps = Vec::new();
+    for table in wanted.tables {
+        let name = table.shape.table.to_string();
+        let found = partman(client, &table.shape.table).await?;
+        let Some(PartmanFacts { schema, config: Some(config), .. }) = found else { continue };
+        let present = config.retention.as_deref() == Some(retention)
+            && config.retention_keep_table
+            && config.retention_schema.as_deref() == Some(wanted.archive);
+        let variables = [
+            ("partman", schema.as_str()),
+            ("table_name", name.as_str()),
+            ("retention", retention),
+            ("archive", wanted.archive),
+        ];
+        steps.push(step(&format!("retention of {retention} for"), &name, present, SQL_RETENTION, &variables)?);
+    }
+    Ok(steps)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,16 +339,19 @@ mod tests {
     #[test]
     fn every_file_pins_the_search_path_first() {
         use super::super::archive_objects as objects;
-        let files = [objects::SQL_TABLES, objects::SQL_GUIDE, objects::SQL_LOGIN].into_iter().chain([
-            SQL_LOGIN,
-            SQL_CONNECT,
-            SQL_ARCHIVE,
-            SQL_TABLE,
-            SQL_FUTURE,
-            SQL_PARTMAN,
-            SQL_PUBLICATION,
-            SQL_CRON,
-        ]);
+        let files =
+            [objects::SQL_TABLES, objects::SQL_GUIDE, objects::SQL_LOGIN, objects::SQL_RECORDS].into_iter().chain([
+                SQL_LOGIN,
+                SQL_CONNECT,
+                SQL_ARCHIVE,
+                SQL_TABLE,
+                SQL_FUTURE,
+                SQL_PARTMAN,
+                SQL_PUBLICATION,
+                SQL_CRON,
+                SQL_RETENTION,
+                SQL_ARCHIVE_CRON,
+            ]);
         for (file, text) in files {
             let first = text.lines().find(|line| !line.is_empty() && !line.starts_with("--"));
             assert_eq!(first, Some("SET search_path = '';"), "{file}");

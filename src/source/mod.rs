@@ -56,7 +56,7 @@ pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use described::{DescribedColumn, DescribedTable, columns_with_default};
 pub use error::{ColumnRole, SourceError};
 pub use headroom::{Headroom, Pressure, headroom};
-pub use install::{Installation, Step, apply, apply_cron, plan, plan_cron, scram_verifier};
+pub use install::{Installation, Step, apply, apply_cron, plan, plan_archive_cron, plan_cron, scram_verifier};
 pub use keyed_rows::{KeyDetail, key_details, keyed_hashes};
 pub use leaves::{Leaf, detached_tables, leaves};
 pub use message::emit_message;

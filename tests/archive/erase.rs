@@ -1,8 +1,6 @@
 //! A subject's rows are erased from dropped days, to the last copy that a program can reach, and the ledger stays balanced.
 
-use super::{
-    EVENTS, archived, assert_chain, audit, audited, detached, folder, insert, is_there, only_file, outcomes, reconcile,
-};
+use super::{EVENTS, assert_chain, audit, audited, detached, folder, insert, is_there, only_file, outcomes, reconcile};
 use crate::support::{Finished, RunningRun, Site, lake_rows};
 use serde_json::Value;
 use std::path::Path;
@@ -116,11 +114,9 @@ async fn an_erasure_that_dies_at_any_step_is_carried_on() {
     let (site, run) = dropped().await;
     let condition = format!("user_id = '{SUBJECT}'");
     let arguments = ["erase", "--execute", "--table", EVENTS, "--where", &condition, "--reason", "request 17", "--to"];
-    for (point, day, is_erased) in [
-        ("erase.after_note", 93, false),
-        ("erase.after_commit", 93, true),
-        ("erase.after_receipt", 92, true),
-    ] {
+    for (point, day, is_erased) in
+        [("erase.after_note", 93, false), ("erase.after_commit", 93, true), ("erase.after_receipt", 92, true)]
+    {
         let last = super::day(&site, day).await;
         let arguments = [&arguments[..], &[&last]].concat();
         let dying = RunningRun::start_verb_dying_at(&site.pipeline_file(), &arguments, point);

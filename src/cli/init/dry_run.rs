@@ -4,7 +4,7 @@ use super::beginning::LakeSide;
 use crate::source::Step;
 
 /// The whole script.
-pub(super) fn text(steps: &[Step], cron: Option<&Step>, slot: &str, lake: &LakeSide) -> String {
+pub(super) fn text(steps: &[Step], cron: &[Step], slot: &str, lake: &LakeSide) -> String {
     let mut text = String::from("-- lakebed init --dry-run: nothing was changed\nSET search_path = '';\nBEGIN;\n");
     for step in steps {
         if step.present {
@@ -19,7 +19,7 @@ pub(super) fn text(steps: &[Step], cron: Option<&Step>, slot: &str, lake: &LakeS
     }
     text.push_str(slot);
     text.push_str(&lake.dry_run_text());
-    text.push_str(&cron.map(in_another_database).unwrap_or_default());
+    text.extend(cron.iter().map(in_another_database));
     text
 }
 
