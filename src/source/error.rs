@@ -267,6 +267,8 @@ fn passes(state: &SqlState) -> bool {
 fn remedy(state: &SqlState) -> &'static str {
     if *state == SqlState::INSUFFICIENT_PRIVILEGE {
         "; connect as the owner or an administrator, or let `lakebed init --admin-url …` grant it"
+    } else if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_FUNCTION].contains(state) {
+        "; run `lakebed init` again, which installs what this version needs"
     } else if passes(state) {
         "; try again"
     } else {

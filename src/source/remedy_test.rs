@@ -66,7 +66,7 @@ pub(crate) fn every_state() -> Vec<Case<SourceError>> {
             Definite,
             &["SQLSTATE 42501", "or let `lakebed init --admin-url …` grant it"],
         ),
-        (SqlState::UNDEFINED_FUNCTION, Definite, &["SQLSTATE 42883", "look into the server's log"]),
+        (SqlState::UNDEFINED_FUNCTION, Definite, &["SQLSTATE 42883", "run `lakebed init` again"]),
         (SqlState::LOCK_NOT_AVAILABLE, Transient, &["SQLSTATE 55P03", "try again"]),
         (SqlState::TOO_MANY_CONNECTIONS, Transient, &["SQLSTATE 53300", "try again"]),
     ];
