@@ -89,6 +89,12 @@ pub enum DemoError {
         /// Rows in the lake.
         lake: u64,
     },
+    /// partman's retention, the receipts or the lake say something else than that the oldest days were archived.
+    #[error("the archive is not as it should be: {reason}")]
+    Archive {
+        /// What is wrong.
+        reason: String,
+    },
     /// An answer of a verb was not of the expected form.
     #[error("cannot read the answer of `lakebed {verb}`: {message}")]
     Answer {

@@ -15,12 +15,12 @@ const TRANSACTION_ROWS: usize = 2_000;
 /// Rows a second of the live stream.
 const LIVE_RATE: u32 = 50;
 /// How often the lake is asked how far it is; each question is a process of its own.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const FRESHNESS_INTERVAL: Duration = Duration::from_millis(100);
 /// A lake that does not move for so long will not arrive.
 const STALLED_AFTER: Duration = Duration::from_secs(90);
 /// Source tables and the names under which the lake is asked.
-const TABLES: [&str; 2] = ["security_event", "security_event_hook_results"];
+pub(super) const TABLES: [&str; 2] = ["security_event", "security_event_hook_results"];
 
 /// What the tour works with.
 pub(super) struct Stages<'a> {
@@ -39,6 +39,8 @@ pub(super) struct Outcome {
     caught_up: Duration,
     written: Written,
     freshness: Vec<Duration>,
+    /// Of both tables in PostgreSQL while it had all rows.
+    source_bytes: u64,
 }
 
 impl Stages<'_> {
@@ -65,7 +67,15 @@ impl Stages<'_> {
                 return Err(DemoError::Unequal { table, source_rows, lake });
             }
         }
-        Ok(Outcome { history, caught_up, written, freshness })
+        let source_bytes = self.source_bytes().await?;
+        Ok(Outcome { history, caught_up, written, freshness, source_bytes })
+    }
+
+    async fn source_bytes(&self) -> Result<u64, DemoError> {
+        let sizes = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('public.security_event')
+                     UNION ALL SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('public.security_event_hook_results')";
+        let sizes = self.cluster.query(customer::DATABASE, sizes).await?;
+        Ok(sizes.into_iter().flatten().flatten().filter_map(|size| size.parse::<u64>().ok()).sum())
     }
 
     async fn write_history(&mut self, generator: &mut Generator) -> Result<Written, DemoError> {
@@ -174,7 +184,7 @@ impl Stages<'_> {
 
     /// The guide's questions and the demo's.
     pub(super) async fn ask(&mut self) -> Result<(), DemoError> {
-        self.screen.heading("5. The guide's three Athena queries, word for word");
+        self.screen.heading("6. The guide's three Athena queries, word for word");
         for question in questions::of_the_guide() {
             self.ask_one(&question).await?;
         }
@@ -182,7 +192,7 @@ impl Stages<'_> {
         self.screen.line(
             "   application's type is password_failure, and tenants are UUIDs: an empty answer is the right one.",
         );
-        self.screen.heading("6. The same questions, asked of this data");
+        self.screen.heading("7. The same questions, asked of this data");
         let tenant = "SELECT tenant_id FROM public.security_event WHERE type = 'password_failure'
                       GROUP BY tenant_id ORDER BY count(*) DESC, tenant_id LIMIT 1";
         let tenant = self.cluster.query(customer::DATABASE, tenant).await?;
@@ -210,10 +220,6 @@ impl Stages<'_> {
 
     /// Figures, tree and what to try next.
     pub(super) async fn summarise(&mut self, outcome: &Outcome) -> Result<(), DemoError> {
-        let sizes = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('public.security_event')
-                     UNION ALL SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('public.security_event_hook_results')";
-        let sizes = self.cluster.query(customer::DATABASE, sizes).await?;
-        let source_bytes: u64 = sizes.into_iter().flatten().flatten().filter_map(|size| size.parse::<u64>().ok()).sum();
         let tree = Tree::read(&self.workspace.lake())?;
         let rows = outcome.written.total();
         let mut freshness = outcome.freshness.clone();
@@ -239,8 +245,8 @@ impl Stages<'_> {
                 freshness.len()
             ),
             format!(
-                "size               {} in PostgreSQL with indexes, {} in the lake",
-                mebibytes(source_bytes),
+                "size               {} in PostgreSQL with indexes, before its oldest days were dropped, {} in the lake",
+                mebibytes(outcome.source_bytes),
                 mebibytes(tree.bytes())
             ),
         ];

@@ -2,7 +2,7 @@
 
 use super::super::{DemoError, signal};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Child;
 
@@ -42,14 +42,39 @@ impl Verbs {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<String, DemoError> {
-        let failed = |outcome: String, message: String| DemoError::Verb { verb, outcome, message };
-        let output = self.command(verb).args(arguments).envs(environment.iter().copied()).output().await;
-        let output = output.map_err(|error| failed("could not be started".to_owned(), error.to_string()))?;
+        let output = self.output(verb, arguments, environment).await?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        Err(failed(format!("ended with {}", output.status), last_line(&complaint)))
+        let message = last_line(&String::from_utf8_lossy(&output.stderr));
+        Err(DemoError::Verb { verb, outcome: format!("ended with {}", output.status), message })
+    }
+
+    /// The lines of a verb's report, each of which has to be `good`: such a verb says on standard output why it does not end
+    /// with code 0.
+    pub(super) async fn report(&self, verb: &'static str, good: fn(&str) -> bool) -> Result<Vec<String>, DemoError> {
+        let output = self.output(verb, &[], &[]).await?;
+        let report = String::from_utf8_lossy(&output.stdout);
+        let bad = report.lines().find(|line| !good(line)).map(str::to_owned);
+        if bad.is_none() && output.status.success() {
+            return Ok(report.lines().map(str::to_owned).collect());
+        }
+        let message = bad.unwrap_or_else(|| last_line(&String::from_utf8_lossy(&output.stderr)));
+        Err(DemoError::Verb { verb, outcome: format!("ended with {}", output.status), message })
+    }
+
+    async fn output(
+        &self,
+        verb: &'static str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Output, DemoError> {
+        let output = self.command(verb).args(arguments).envs(environment.iter().copied()).output().await;
+        output.map_err(|error| DemoError::Verb {
+            verb,
+            outcome: "could not be started".to_owned(),
+            message: error.to_string(),
+        })
     }
 
     /// Rows of each table that are visible in the lake.
