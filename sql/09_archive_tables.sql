@@ -1,4 +1,4 @@
--- lakebed sql/09, version 2: the tables that stand in the archive schema beside what partman detached.
+-- lakebed sql/09, version 3: the tables that stand in the archive schema beside what partman detached.
 --
 -- config is the guide's. A receipt proves what was dropped: `content` is the text that was hashed, it holds the hash of the receipt
 -- before it, and the other columns repeat what is looked for. proof says of a day that is still attached how its last balance went,
@@ -8,6 +8,24 @@
 -- By hand:  psql -v login=lakebed -v archive=archive -f 09_archive_tables.sql
 
 SET search_path = '';
+SELECT pg_catalog.set_config('lakebed.archive', :'archive', false);
+
+-- A table of one of these names that somebody else made could have triggers and rules, which would run with the owner's rights.
+DO $lakebed$
+DECLARE
+    foreign_table text := (
+        SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = pg_catalog.current_setting('lakebed.archive')
+          AND c.relname::text IN ('receipt', 'proof', 'finding', 'queue')
+          AND (c.relowner <> n.nspowner OR c.relhastriggers OR c.relhasrules OR c.relkind <> 'r'
+               OR coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') NOT LIKE 'lakebed sql/09,%') LIMIT 1);
+BEGIN
+    IF foreign_table IS NOT NULL THEN
+        RAISE EXCEPTION 'schema % has a table % that lakebed did not make', pg_catalog.current_setting('lakebed.archive'), foreign_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rename it, and run init again.';
+    END IF;
+END
+$lakebed$;
 
 CREATE TABLE IF NOT EXISTS :"archive".config (
     key text PRIMARY KEY,
@@ -79,7 +97,6 @@ CREATE TABLE IF NOT EXISTS :"archive".queue (
 
 GRANT SELECT ON TABLE :"archive".receipt, :"archive".proof, :"archive".finding, :"archive".queue TO :"login";
 
-SELECT pg_catalog.set_config('lakebed.archive', :'archive', false);
 DO $lakebed$
 DECLARE
     archive text := pg_catalog.current_setting('lakebed.archive');
@@ -88,7 +105,7 @@ DECLARE
 BEGIN
     FOREACH name IN ARRAY ARRAY['config', 'receipt', 'proof', 'finding', 'queue'] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE %I.%I OWNER TO %I', archive, name, owner);
-        EXECUTE pg_catalog.format('COMMENT ON TABLE %I.%I IS %L', archive, name, 'lakebed sql/09, version 2');
+        EXECUTE pg_catalog.format('COMMENT ON TABLE %I.%I IS %L', archive, name, 'lakebed sql/09, version 3');
     END LOOP;
 END
 $lakebed$;

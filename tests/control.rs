@@ -322,7 +322,8 @@ async fn what_init_installs_is_enough_and_nothing_more() {
         "CREATE TABLE public.later PARTITION OF public.security_event FOR VALUES FROM ('2031-01-01') TO ('2031-01-02')";
     client.batch_execute(later).await.unwrap();
     client.batch_execute("RESET ROLE").await.unwrap();
-    let detached = source::detached_tables(&client, event.oid, "archive").await.unwrap();
+    let mut detached = source::detached_tables(&client, event.oid, "archive").await.unwrap();
+    detached.retain(|detached| detached.same_columns);
     assert_eq!(detached.len(), 1, "neither the guide's configuration nor another shape: {detached:?}");
 
     let pipeline = sign_in(&cluster, login, password).await;

@@ -165,21 +165,26 @@ pub enum SchemaChange {
         now: TableName,
     },
     /// A column that the shape lacks.
-    #[error("column {column} was added")]
+    #[error("column {} was added", one_line(column))]
     Added {
         /// The column.
         column: String,
     },
     /// A column that is no longer sent.
-    #[error("column {column} was dropped, renamed or left out of the publication")]
+    #[error("column {} was dropped, renamed or left out of the publication", one_line(column))]
     Dropped {
         /// The column.
         column: String,
     },
     /// Another type or type modifier.
-    #[error("column {column} changed its type")]
+    #[error("column {} changed its type", one_line(column))]
     Retyped {
         /// The column.
         column: String,
     },
+}
+
+/// A name may hold a line break; a message may not.
+fn one_line(name: &str) -> String {
+    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }

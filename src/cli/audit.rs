@@ -18,9 +18,9 @@
 //! ```
 
 use super::Exit;
-use crate::base::TableName;
+use crate::base::{PartitionBy, TableName};
 use crate::config::{Pipeline, TableSection};
-use crate::lake::{BookedReceipt, FileFault, LakeError, PartitionReader, booked_receipts};
+use crate::lake::{Booked, FileFault, LakeError, PartitionReader, booked_receipts};
 use crate::pipeline::Archive;
 use crate::reconcile::audit::{Claim, Unit, UnitAudit, audit, units};
 use crate::reconcile::{Reconciler, Span, chain};
@@ -29,7 +29,7 @@ use anyhow::Context;
 use chrono::{Days, NaiveDate};
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 /// Arguments of `audit`.
@@ -82,52 +82,91 @@ pub(super) async fn run(args: &AuditArgs, pipeline: &Pipeline) -> anyhow::Result
         fault => anyhow::anyhow!("{fault}; the receipts are damaged: restore the file from a copy"),
     })?;
     let chain = look_at_chain(&archive, &receipts).await;
-    let mut wanted = Vec::new();
+    let claims: Vec<Claim> = receipts.receipts.iter().filter_map(Claim::of).collect();
+    let (mut wanted, mut told) = (Vec::new(), Vec::new());
     for section in pipeline.tables.iter().filter(|section| args.table.as_ref().is_none_or(|name| *name == section.name))
     {
-        let reader = PartitionReader::open(&archive.location, section.lake_path()).await;
-        let reader = match reader {
-            Err(LakeError::Missing { .. }) if args.table.is_none() => continue,
-            reader => reader?,
-        };
-        let units = units_of(args, section, &reader, &receipts).await?;
-        wanted.extend(units.into_iter().map(|unit| (section, unit)));
+        let name = section.name.to_string();
+        let claims: Vec<Claim> = claims.iter().filter(|claim| claim.table == name).cloned().collect();
+        match PartitionReader::open(&archive.location, section.lake_path()).await {
+            Ok(reader) => {
+                let units = units_of(args, &reader, claims).await?;
+                wanted.extend(units.into_iter().map(|unit| (section, unit)));
+            }
+            Err(error @ LakeError::Missing { .. }) => told.extend(without_table(args, &section.name, claims, &error)),
+            Err(error) => return Err(error.into()),
+        }
     }
+    told.extend(not_configured(args, pipeline, &claims));
     if let Some(number) = args.sample {
         wanted.shuffle(&mut rand::rng());
         wanted.truncate(number);
         wanted.sort_by_key(|(section, unit)| (section.name.clone(), unit.span));
     }
-    let mut told = Vec::with_capacity(wanted.len());
     for (section, unit) in &wanted {
         let reader = PartitionReader::open(&archive.location, section.lake_path()).await?;
         let audited = audit(&reader, unit, args.cold).await?;
-        told.push(judged(&archive, section, audited).await);
+        told.push(judged(&archive, section, audited, chain.server).await);
     }
     let text = if args.json { format!("{}\n", to_json(&chain, &told)) } else { to_text(&chain, &told) };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let any = |outcome: &str| told.iter().any(|told| told.outcome == outcome);
     Ok(if !chain.faults.is_empty() || any("differs") {
         Exit::Unbalanced
-    } else if any("unknown") {
+    } else if any("unknown") || matches!(chain.server, Some("ahead" | "behind")) {
         Exit::Failed
     } else {
         Exit::Done
     })
 }
 
+impl AuditArgs {
+    fn days(&self) -> Span {
+        let (first, last) = (self.from.unwrap_or(NaiveDate::MIN), self.to.unwrap_or(NaiveDate::MAX));
+        Span { lower: first, upper: last.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX) }
+    }
+}
+
+/// Receipts of a table that the lake does not have at all.
+fn without_table(args: &AuditArgs, table: &TableName, claims: Vec<Claim>, error: &LakeError) -> Vec<Told> {
+    let units = units(claims, PartitionBy::Day).into_iter().filter(|unit| unit.span.overlaps(args.days()));
+    let told = |unit: Unit| Told {
+        table: table.clone(),
+        audit: UnitAudit::of_nothing(&unit),
+        outcome: if unit.claims.iter().all(Claim::is_of_no_row) { "good" } else { "differs" },
+        reasons: vec![error.to_string()],
+        notes: Vec::new(),
+    };
+    units.map(told).collect()
+}
+
+/// Receipts of tables that nobody asked about, because the pipeline file does not have them any more.
+fn not_configured(args: &AuditArgs, pipeline: &Pipeline, claims: &[Claim]) -> Vec<Told> {
+    let known: BTreeSet<String> = pipeline.tables.iter().map(|section| section.name.to_string()).collect();
+    let mut others: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+    for claim in claims.iter().filter(|claim| args.table.is_none() && !known.contains(&claim.table)) {
+        others.entry(claim.table.clone()).or_default().push(claim.clone());
+    }
+    let units = others.into_iter().flat_map(|(table, claims)| {
+        let name = table.parse::<TableName>().unwrap_or_else(|_| TableName::new("", table.clone()));
+        units(claims, PartitionBy::Day).into_iter().map(move |unit| (name.clone(), unit))
+    });
+    let told = |(table, unit): (TableName, Unit)| Told {
+        table,
+        audit: UnitAudit::of_nothing(&unit),
+        outcome: "unknown",
+        reasons: vec![
+            "it has receipts and is not in the pipeline file, so nobody knows where its lake table is".to_owned(),
+        ],
+        notes: Vec::new(),
+    };
+    units.filter(|(_, unit)| unit.span.overlaps(args.days())).map(told).collect()
+}
+
 /// The days of a table that are asked for.
-async fn units_of(
-    args: &AuditArgs,
-    section: &TableSection,
-    reader: &PartitionReader,
-    receipts: &[BookedReceipt],
-) -> anyhow::Result<Vec<Unit>> {
-    let name = section.name.to_string();
-    let claims = receipts.iter().filter(|receipt| receipt.table == name).filter_map(Claim::of).collect();
+async fn units_of(args: &AuditArgs, reader: &PartitionReader, claims: Vec<Claim>) -> anyhow::Result<Vec<Unit>> {
     let mut units = units(claims, reader.partition_by());
-    let (first, last) = (args.from.unwrap_or(NaiveDate::MIN), args.to.unwrap_or(NaiveDate::MAX));
-    let asked = Span { lower: first, upper: last.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX) };
+    let asked = args.days();
     if args.from.is_some() || args.to.is_some() {
         let claimed: BTreeSet<_> = units.iter().flat_map(|unit| unit.partitions.iter().copied()).collect();
         let others = reader.partitions().await?.into_keys().filter(|partition| !claimed.contains(partition));
@@ -139,10 +178,10 @@ async fn units_of(
 }
 
 /// The lake's chain by itself, and against the server's.
-async fn look_at_chain(archive: &Archive<'_>, receipts: &[BookedReceipt]) -> Chain {
-    let links = receipts.iter().map(|receipt| (receipt.sequence, receipt.content.as_str(), receipt.hash.as_str()));
+async fn look_at_chain(archive: &Archive<'_>, booked: &Booked) -> Chain {
+    let receipts = &booked.receipts;
     let mut chain = Chain { receipts: receipts.len(), ..Chain::default() };
-    chain.faults = chain::faults_of(links).iter().map(|fault| format!("in the lake: {fault}")).collect();
+    chain.faults = chain::faults_of_booked(booked).iter().map(|fault| format!("in the lake: {fault}")).collect();
     let (server, faults) = match servers_chain(archive).await {
         Ok(server) => server,
         Err(error) => {
@@ -176,14 +215,25 @@ async fn servers_chain(archive: &Archive<'_>) -> anyhow::Result<(Vec<(i64, Strin
 }
 
 /// What an audit means. Days that hold other rows than their receipts say may hold late ones, which PostgreSQL has: so it is asked.
-async fn judged(archive: &Archive<'_>, section: &TableSection, audit: UnitAudit) -> Told {
+async fn judged(archive: &Archive<'_>, section: &TableSection, audit: UnitAudit, chain: Option<&'static str>) -> Told {
     let (mut reasons, mut notes) = (audit.faults.clone(), audit.limits.clone());
     let mut outcome = if reasons.is_empty() { "good" } else { "differs" };
     if audit.receipts.is_empty() {
         notes.push("no receipt yet: it is balanced against PostgreSQL alone".to_owned());
     }
-    let needs_server = audit.lake.is_some() && (audit.receipts.is_empty() || !audit.sums_agree());
-    if needs_server && outcome == "good" {
+    if !audit.same_files && outcome == "good" {
+        outcome = "unknown";
+        reasons.push("its files are not those of its newest receipt, so only reading them can tell".to_owned());
+    }
+    let differs = audit.lake.is_some() && (audit.receipts.is_empty() || !audit.sums_agree());
+    // Only what is there in excess can be PostgreSQL's, and only a server that knows of all receipts can tell.
+    let may_be_live = audit.receipts.is_empty() || audit.has_more();
+    if differs && may_be_live && outcome == "good" && chain == Some("behind") {
+        outcome = "unknown";
+        reasons.push(
+            "PostgreSQL has lost receipts, so it cannot tell what is its own; run lakebed reconcile first".to_owned(),
+        );
+    } else if differs && may_be_live && outcome == "good" {
         match against_server(archive, section, audit.span).await {
             Ok(found) if found.is_empty() && !audit.receipts.is_empty() => {
                 notes.push("it holds further rows, and PostgreSQL has them".to_owned());
@@ -197,8 +247,9 @@ async fn judged(archive: &Archive<'_>, section: &TableSection, audit: UnitAudit)
         if outcome == "good" && !reasons.is_empty() {
             outcome = "differs";
         }
-    } else if needs_server {
+    } else if differs {
         let lake = audit.lake.unwrap_or_default();
+        outcome = "differs";
         reasons.push(format!("the receipts say {}, the lake has {lake}", audit.expected));
     }
     Told { table: section.name.clone(), audit, outcome, reasons, notes }

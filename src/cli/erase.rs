@@ -82,7 +82,7 @@ pub(super) async fn run(args: &EraseArgs, pipeline: &Pipeline) -> anyhow::Result
         days: Span { lower: args.from.unwrap_or(NaiveDate::MIN), upper: last },
         reason: args.reason.clone(),
     };
-    let found = reconciler.rehearse_erasure(&request, &receipts).await?;
+    let found = reconciler.rehearse_erasure(&request, &receipts.receipts).await?;
     let days: Vec<Span> = found.iter().filter(|unit| unit.kept_because.is_none()).map(|unit| unit.span).collect();
     let mut erased_rows = 0;
     if args.execute && !days.is_empty() {

@@ -84,7 +84,8 @@ struct Report(Round);
 impl Report {
     fn exit(&self) -> Exit {
         let any = |which: fn(&Outcome) -> bool| self.0.partitions.iter().any(|(_, report)| which(&report.outcome));
-        if any(|outcome| matches!(outcome, Outcome::Differs { .. })) {
+        let is_left = self.0.left_alone.iter().any(|left| left.is_partition);
+        if is_left || any(|outcome| matches!(outcome, Outcome::Differs { .. })) {
             Exit::Unbalanced
         } else if any(|outcome| matches!(outcome, Outcome::Failed(_))) || !self.0.failures.is_empty() {
             Exit::Failed

@@ -468,6 +468,12 @@ impl Checker<'_> {
         if schema.len() > NAME_MAX_BYTES {
             return Err(self.error("[archive].schema", "must be at most 63 bytes long"));
         }
+        if schema.contains(['$', '@']) {
+            return Err(self.error(
+                "[archive].schema",
+                "must not contain $ or @, which the functions in it cannot be written with",
+            ));
+        }
         if schema.starts_with("pg_") || matches!(schema.as_str(), "information_schema" | "public") {
             let rule = "must be a schema of its own, such as \"archive\": what lies in it is proved and dropped";
             return Err(self.error("[archive].schema", rule));

@@ -146,7 +146,7 @@ pub use orphans::{OrphanReport, remove_orphans};
 pub use partition_reader::{FetchedFile, FileFault, PartitionReader, StoredFile};
 pub use patience::Patience;
 pub use progress::{Durable, Progress};
-pub use receipt_book::{BookedReceipt, RECEIPTS_PATH, ReceiptBook, booked_receipts};
+pub use receipt_book::{Booked, BookedReceipt, RECEIPTS_PATH, ReceiptBook, booked_receipts};
 pub use staged::StagedFile;
 pub use store_fault::StoreFault;
 pub use table::LakeTable;

@@ -116,6 +116,11 @@ impl PartitionReader {
         self.by
     }
 
+    /// What an application has recorded in the log last, if anything.
+    pub(super) async fn recorded(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        Ok(self.log.read().await?.and_then(|state| state.transactions.get(app_id).copied()))
+    }
+
     /// The same table at its newest version.
     ///
     /// # Errors

@@ -112,22 +112,32 @@ impl ReceiptBook {
     }
 }
 
-/// Every receipt of a lake, in the order of the chain; none where there is no table of them.
+/// What a lake has of the chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Booked {
+    /// The receipts, in the order of the chain.
+    pub receipts: Vec<BookedReceipt>,
+    /// The place of the last one that was ever written: whoever takes rows out leaves it as it is.
+    pub last: i64,
+}
+
+/// Every receipt of a lake; none where there is no table of them.
 ///
 /// # Errors
 /// A file that is missing or cannot be read, and what the store says.
-pub async fn booked_receipts(location: &LakeLocation) -> Result<Vec<BookedReceipt>, FileFault> {
+pub async fn booked_receipts(location: &LakeLocation) -> Result<Booked, FileFault> {
     let reader = match PartitionReader::open(location, RECEIPTS_PATH).await {
-        Err(LakeError::Missing { .. }) => return Ok(Vec::new()),
+        Err(LakeError::Missing { .. }) => return Ok(Booked::default()),
         opened => opened?,
     };
+    let last = reader.recorded(&progress().app_id()).await?.unwrap_or(0);
     let mut receipts = Vec::new();
     for file in reader.partitions().await?.values().flatten() {
         let file = reader.fetch(file).await?;
         receipts = file.read(receipts, take).await?;
     }
     receipts.sort_by_key(|receipt| receipt.sequence);
-    Ok(receipts)
+    Ok(Booked { receipts, last })
 }
 
 fn take(receipts: &mut Vec<BookedReceipt>, rows: &RecordBatch) -> Result<(), String> {
@@ -257,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = url::Url::from_file_path(folder.path()).unwrap();
         let location = LakeLocation::new(&url, &BTreeMap::new()).unwrap();
-        assert_eq!(booked_receipts(&location).await.unwrap(), []);
+        assert_eq!(booked_receipts(&location).await.unwrap(), Booked::default());
         let mut book = ReceiptBook::open(&location).await.unwrap();
         assert_eq!(book.last(), 0);
         book.add(&[receipt(1), receipt(2)], &Patience::none()).await.unwrap();
@@ -267,6 +277,7 @@ mod tests {
         let again = book.add(&[receipt(2)], &Patience::none()).await.unwrap_err();
         assert!(matches!(again, LakeError::AlreadyRecorded { .. }), "{again}");
         book.add(&[receipt(3)], &Patience::none()).await.unwrap();
-        assert_eq!(booked_receipts(&location).await.unwrap(), [receipt(1), receipt(2), receipt(3)]);
+        let booked = Booked { receipts: vec![receipt(1), receipt(2), receipt(3)], last: 3 };
+        assert_eq!(booked_receipts(&location).await.unwrap(), booked);
     }
 }

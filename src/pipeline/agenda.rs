@@ -54,7 +54,7 @@ impl Agenda {
         }
     }
 
-    /// A round ended, the scheduled one or another; `again`: something may go well another time.
+    /// A round over everything ended; `again`: something may go well another time.
     pub(super) fn round_ended(&mut self, now: DateTime<Utc>, again: bool, jitter: f64) {
         if self.round.is_some_and(|round| round <= now) {
             self.round = self.schedule.next_after(now);
@@ -62,6 +62,17 @@ impl Agenda {
             self.backoff.reset();
         }
         self.retry = None;
+        self.try_again(now, again, jitter);
+    }
+
+    /// A round over what was asked for ended: it takes nothing from the schedule, and from what failed before.
+    pub(super) fn asked_round_ended(&mut self, now: DateTime<Utc>, again: bool, jitter: f64) {
+        if self.retry.is_none() {
+            self.try_again(now, again, jitter);
+        }
+    }
+
+    fn try_again(&mut self, now: DateTime<Utc>, again: bool, jitter: f64) {
         if again && self.retries < RETRIES_MAX {
             self.retries += 1;
             self.retry = Some(now + delta(self.backoff.next(jitter)));
@@ -135,7 +146,10 @@ mod tests {
     fn a_round_that_was_asked_for_leaves_the_schedule_as_it_is() {
         let mut agenda = agenda();
         agenda.all_proved(at("26T00:00:00"));
-        agenda.round_ended(at("25T02:58:00"), false, 1.0);
-        assert_eq!(agenda.next(), (at("25T03:00:00"), Duty::Round));
+        agenda.asked_round_ended(at("25T03:02:00"), false, 1.0);
+        assert_eq!(agenda.next(), (at("25T03:00:00"), Duty::Round), "though it lasted beyond the hour");
+        agenda.round_ended(at("25T03:03:00"), true, 1.0);
+        agenda.asked_round_ended(at("25T03:03:10"), false, 1.0);
+        assert_eq!(agenda.next(), (at("25T03:04:00"), Duty::Round), "what failed in the night is tried again");
     }
 }

@@ -10,6 +10,7 @@ use crate::lake::{LakeLocation, Patience};
 use crate::reconcile::chain::{self, Kept};
 use crate::reconcile::{LeftAlone, NameTaken, Outcome, PartitionReport, Reconciler};
 use crate::source::{self, TableFacts};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long the lake may take to have everything, beyond twice `max_age`.
@@ -31,6 +32,7 @@ pub struct TableArchive {
     counting: ControlConnection,
     control: ControlConnection,
     facts: TableFacts,
+    columns_signature: String,
 }
 
 /// What a round came to.
@@ -85,7 +87,8 @@ impl<'a> Archive<'a> {
         let publication = source::publication(control.client(), &self.pipeline.source.publication).await?;
         let generated_published = publication.is_some_and(|publication| publication.generated_stored);
         let facts = source::table(control.client(), &table_rules(section), generated_published).await?;
-        Ok(TableArchive { counting, control, facts })
+        let columns_signature = source::columns_signature(control.client(), facts.oid).await?;
+        Ok(TableArchive { counting, control, facts, columns_signature })
     }
 
     /// The way to balance a table; with `drop` what balances is dropped.
@@ -97,6 +100,7 @@ impl<'a> Archive<'a> {
             slot: &self.pipeline.source.slot,
             facts: &table.facts,
             lake: (&self.location, section.lake_path()),
+            columns_signature: &table.columns_signature,
             drop,
             patience: PATIENCE + 2 * self.pipeline.buffer.max_age,
         }
@@ -162,16 +166,27 @@ impl<'a> Archive<'a> {
             round.erasures_finished += reconciler.finish_erasures().await?;
         }
         let mut found = reconciler.candidates().await?;
+        let asked: BTreeSet<u32> =
+            found.candidates.iter().filter(|one| wanted(&section.name, &one.table)).map(|one| one.oid).collect();
         round.names_taken.extend(reconciler.make_way(&mut found).await?);
         let mut waiting = found.candidates.clone();
-        for one in found.candidates.iter().filter(|one| wanted(&section.name, &one.table)) {
+        // Whoever asked may know it by the name that it had, or by the one that it has now.
+        for one in found.candidates.iter().filter(|one| asked.contains(&one.oid) || wanted(&section.name, &one.table)) {
             let judged = reconciler.partition(&waiting, one).await;
             if matches!(judged.outcome, Outcome::Dropped { .. }) {
                 waiting.retain(|other| other.oid != one.oid);
             }
             round.partitions.push((section.name.clone(), judged));
         }
-        round.left_alone.extend(found.left_alone.into_iter().filter(|left| wanted(&section.name, &left.table)));
+        for left in found.left_alone.into_iter().filter(|left| wanted(&section.name, &left.table)) {
+            if left.is_partition {
+                reconciler.note_left_alone(&left).await?;
+            }
+            round.left_alone.push(left);
+        }
+        if drop {
+            source::settle_gone(table.control.client(), &self.pipeline.archive.schema).await?;
+        }
         Ok(())
     }
 }

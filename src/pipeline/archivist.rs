@@ -102,7 +102,10 @@ impl<'a> Keeper<'a> {
                 continue;
             }
             match duty {
-                Duty::Round => self.round(&|_, _| true).await,
+                Duty::Round => {
+                    let again = self.round(&|_, _| true).await;
+                    self.agenda.round_ended(Utc::now(), again, rand::random());
+                }
                 Duty::Proof => self.prove_one().await,
             }
         }
@@ -117,7 +120,8 @@ impl<'a> Keeper<'a> {
         if queued.is_empty() {
             return;
         }
-        self.round(&|_, partition| queued.contains(partition)).await;
+        let again = self.round(&|_, partition| queued.contains(partition)).await;
+        self.agenda.asked_round_ended(Utc::now(), again, rand::random());
         for table in &queued {
             if let Err(error) = source::served(listener.client(), archive, table).await {
                 tracing::warn!(%table, %error, "what was asked for stays in the archive's queue");
@@ -135,10 +139,11 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    async fn round(&mut self, wanted: &(dyn Fn(&TableName, &TableName) -> bool + Sync)) {
+    /// Whether something may go well another time.
+    async fn round(&self, wanted: &(dyn Fn(&TableName, &TableName) -> bool + Sync)) -> bool {
         let round = self.archive.round(wanted, self.archive.pipeline.archive.drop).await;
         tell(&round);
-        self.agenda.round_ended(Utc::now(), round.is_worth_another(), rand::random());
+        round.is_worth_another()
     }
 
     async fn prove_one(&mut self) {

@@ -10,6 +10,7 @@ use super::proof::days_of;
 use super::{ReconcileError, Span};
 use crate::base::{Partition, PartitionBy};
 use crate::lake::{BookedReceipt, FileFault, PartitionReader};
+use chrono::NaiveDate;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct Claim {
     /// The receipt's place in the chain.
     pub sequence: i64,
+    /// The table.
+    pub table: String,
     /// Its days.
     pub span: Span,
     sum: RowSum,
@@ -26,9 +29,14 @@ pub struct Claim {
     files: Vec<HashedFile>,
 }
 
-/// The rest of a receipt's text.
+/// A receipt's text.
 #[derive(Debug, Deserialize)]
 struct Said {
+    table_name: String,
+    lower_bound: NaiveDate,
+    upper_bound: NaiveDate,
+    rows: i64,
+    digest: String,
     columns: Vec<DigestColumn>,
     #[serde(default)]
     files: Vec<HashedFile>,
@@ -60,6 +68,8 @@ pub struct UnitAudit {
     pub files: usize,
     /// Of those, the ones whose hashes a receipt gives.
     pub proved_files: usize,
+    /// Whether they are just those of the newest receipt; looked at only where files are not read.
+    pub same_files: bool,
     /// Everything that is wrong with files.
     pub faults: Vec<String>,
     /// Why the sums say less than they should, if they do.
@@ -67,6 +77,11 @@ pub struct UnitAudit {
 }
 
 impl UnitAudit {
+    /// Whether the lake has more rows than the receipts say, which PostgreSQL may still have, too.
+    pub fn has_more(&self) -> bool {
+        self.lake.is_some_and(|lake| lake.rows > self.expected.rows)
+    }
+
     /// Whether the lake has what the receipts say; true where it was not read.
     pub fn sums_agree(&self) -> bool {
         let rows_only = !self.limits.is_empty();
@@ -75,19 +90,42 @@ impl UnitAudit {
 }
 
 impl Claim {
-    /// Of one receipt. None for a text that is no receipt's, which the chain's check says as well.
+    /// Of one receipt, by the text that was hashed. None for a text that is no receipt's, which the chain's check says as well.
     pub fn of(receipt: &BookedReceipt) -> Option<Self> {
         let said: Said = serde_json::from_str(&receipt.content).ok()?;
-        let sum = RowSum::new(receipt.rows, &receipt.digest).ok()?;
-        let span = Span { lower: receipt.lower, upper: receipt.upper };
-        Some(Self { sequence: receipt.sequence, span, sum, columns: said.columns, files: said.files })
+        let sum = RowSum::new(said.rows, &said.digest).ok()?;
+        let span = Span { lower: said.lower_bound, upper: said.upper_bound };
+        let Said { table_name: table, columns, files, .. } = said;
+        Some(Self { sequence: receipt.sequence, table, span, sum, columns, files })
     }
 }
 
 impl Claim {
+    /// Whether it was an empty table's.
+    pub fn is_of_no_row(&self) -> bool {
+        self.sum == RowSum::default()
+    }
+
     /// The columns that its digest binds.
     pub fn columns(&self) -> &[DigestColumn] {
         &self.columns
+    }
+}
+
+impl UnitAudit {
+    /// Of a unit of which the lake has nothing.
+    pub fn of_nothing(unit: &Unit) -> Self {
+        Self {
+            span: unit.span,
+            receipts: unit.claims.iter().map(|claim| claim.sequence).collect(),
+            expected: unit.claims.iter().map(|claim| claim.sum).sum(),
+            lake: None,
+            files: 0,
+            proved_files: 0,
+            same_files: true,
+            faults: Vec::new(),
+            limits: Vec::new(),
+        }
     }
 }
 
@@ -136,10 +174,13 @@ pub async fn audit(reader: &PartitionReader, unit: &Unit, cold: bool) -> Result<
         lake: None,
         files: files.len(),
         proved_files: files.iter().filter(|file| known.contains_key(file.path.as_str())).count(),
+        same_files: true,
         faults: Vec::new(),
         limits: limits(claims),
     };
     if cold {
+        let newest = claims.last().map(|claim| claim.files.iter().map(|file| &file.file).collect::<BTreeSet<_>>());
+        audit.same_files = newest.is_none_or(|newest| newest == files.iter().collect());
         for file in &files {
             match reader.look_for(file).await {
                 Ok(e_tag) => audit.faults.extend(altered_tag(known.get(file.path.as_str()).copied(), e_tag)),
@@ -189,7 +230,14 @@ mod tests {
 
     fn claim(sequence: i64, lower: &str, upper: &str) -> Claim {
         let span = Span { lower: lower.parse().unwrap(), upper: upper.parse().unwrap() };
-        Claim { sequence, span, sum: RowSum::default(), columns: Vec::new(), files: Vec::new() }
+        Claim {
+            sequence,
+            table: "public.event".to_owned(),
+            span,
+            sum: RowSum::default(),
+            columns: Vec::new(),
+            files: Vec::new(),
+        }
     }
 
     #[test]

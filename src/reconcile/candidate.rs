@@ -2,7 +2,7 @@
 
 use super::span::{Interval, Span};
 use crate::base::TableName;
-use crate::source::{self, PartmanFacts, SourceError, TableFacts};
+use crate::source::{self, DetachedTable, PartmanFacts, SourceError, TableFacts};
 use tokio_postgres::Client;
 
 /// A detached partition of a configured table.
@@ -23,6 +23,8 @@ pub struct LeftAlone {
     pub table: TableName,
     /// Why, for a report.
     pub reason: String,
+    /// Its name says a day (month) all the same: it waits for somebody to act.
+    pub is_partition: bool,
 }
 
 /// What the archive schema holds of one configured table.
@@ -42,14 +44,27 @@ pub struct Candidates {
 pub async fn find(client: &Client, archive: &str, facts: &TableFacts) -> Result<Candidates, SourceError> {
     let interval = interval(client, facts).await?;
     let mut found = Candidates::default();
-    for (oid, table) in source::detached_tables(client, facts.oid, archive).await? {
+    let rival = source::rival_root(client, &facts.shape.table, archive).await?;
+    for DetachedTable { oid, table, same_columns } in source::detached_tables(client, facts.oid, archive).await? {
+        if let Some(rival) = &rival {
+            let reason = format!("it may be of {rival} as well, whose partitions are moved here under the same names");
+            found.left_alone.push(LeftAlone { table, reason, is_partition: true });
+            continue;
+        }
         match &interval {
-            Err(reason) => found.left_alone.push(LeftAlone { table, reason: reason.clone() }),
+            Err(reason) => found.left_alone.push(LeftAlone { table, reason: reason.clone(), is_partition: false }),
             Ok(interval) => match Span::of_name(&table.name, *interval) {
-                Some(span) => found.candidates.push(Candidate { oid, table, span }),
+                Some(span) if same_columns => found.candidates.push(Candidate { oid, table, span }),
+                Some(_) => {
+                    let reason = format!(
+                        "its columns are not those of {} any more, so it cannot be balanced; give it the same by hand",
+                        facts.shape.table
+                    );
+                    found.left_alone.push(LeftAlone { table, reason, is_partition: true });
+                }
                 None => {
                     let reason = format!("its name says no {} of {}", word(*interval), facts.shape.table);
-                    found.left_alone.push(LeftAlone { table, reason });
+                    found.left_alone.push(LeftAlone { table, reason, is_partition: false });
                 }
             },
         }

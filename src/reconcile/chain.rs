@@ -5,7 +5,7 @@
 //! receipts come back first, so that a table that came back with it is not taken for one that was never dropped.
 
 use super::ReconcileError;
-use crate::lake::{BookedReceipt, FileFault, LakeLocation, Patience, ReceiptBook, booked_receipts};
+use crate::lake::{Booked, BookedReceipt, FileFault, LakeLocation, Patience, ReceiptBook, booked_receipts};
 use crate::ops::fail_points;
 use crate::source::{self, ReceiptText};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -30,6 +30,16 @@ pub enum ChainFault {
     Broken {
         /// Its place.
         sequence: i64,
+    },
+    /// The end is missing.
+    #[error(
+        "receipts {from} to {to} were there and are gone; take the folder of the lake's receipts away, and lakebed reconcile writes them all again"
+    )]
+    CutOff {
+        /// The first.
+        from: i64,
+        /// The last.
+        to: i64,
     },
     /// The text is no receipt's.
     #[error("receipt {sequence} cannot be read")]
@@ -114,12 +124,12 @@ pub async fn keep(
 
 /// Every receipt that the lake has and the database has not.
 async fn restore(client: &Client, archive: &str, location: &LakeLocation) -> Result<u64, ReconcileError> {
-    let receipts = booked_receipts(location).await.map_err(|fault| match fault {
+    let booked = booked_receipts(location).await.map_err(|fault| match fault {
         FileFault::Lake(error) => ReconcileError::Lake(error),
         fault => ReconcileError::ReceiptsUnreadable { fault: Box::new(fault) },
     })?;
     let mut restored = 0;
-    for receipt in &receipts {
+    for receipt in &booked.receipts {
         match source::restore_receipt(client, archive, &receipt.content).await {
             Ok(missing) => restored += u64::from(missing),
             Err(error) if error.is_refusal() => {
@@ -129,6 +139,22 @@ async fn restore(client: &Client, archive: &str, location: &LakeLocation) -> Res
         }
     }
     Ok(restored)
+}
+
+/// What is wrong with a lake's chain: its links, columns that say something else than the text that was hashed, and an end that is cut off.
+pub fn faults_of_booked(booked: &Booked) -> Vec<ChainFault> {
+    let links = booked.receipts.iter();
+    let mut faults = faults_of(links.map(|one| (one.sequence, one.content.as_str(), one.hash.as_str())));
+    let differs = |one: &&BookedReceipt| {
+        let text = ReceiptText { sequence: one.sequence, content: one.content.clone(), hash: one.hash.clone() };
+        self::booked(text).is_ok_and(|said| said != **one)
+    };
+    faults.extend(booked.receipts.iter().filter(differs).map(|one| ChainFault::Changed { sequence: one.sequence }));
+    let last = booked.receipts.last().map_or(0, |receipt| receipt.sequence);
+    if last < booked.last {
+        faults.push(ChainFault::CutOff { from: last + 1, to: booked.last });
+    }
+    faults
 }
 
 fn booked(text: ReceiptText) -> Result<BookedReceipt, ReconcileError> {

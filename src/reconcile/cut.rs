@@ -7,8 +7,9 @@ use super::ledger::Ledger;
 use super::span::Span;
 use crate::base::{ColumnType, Lsn, MARKER_PREFIX, Partition, PartitionBy, RECONCILE_MARKER, TableShape};
 use crate::lake::{FetchedFile, FileFault, PartitionReader, StoredFile};
-use crate::source::{self, LeafBound, qualified, quote_identifier, quote_literal};
-use chrono::{Datelike, Days, Months, NaiveDate};
+use crate::source::{self, LeafBound, SourceError, qualified, quote_identifier, quote_literal};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -175,36 +176,10 @@ impl Sides<'_> {
         }
     }
 
-    /// Counts, and gives way to whoever waits for one of the tables meanwhile, the frozen one aside: partman's DETACH waits for the default
-    /// partition while it holds the root, and then everybody waits.
     async fn count(&self, subject: &Subject<'_>, sql: &str) -> Result<Counted, ReconcileError> {
-        let frozen = subject.detached.map(|detached| detached.oid);
-        let process = source::backend(self.counting).await?;
-        if frozen.is_none() {
-            source::begin_counting(self.counting).await?;
-        }
-        source::run_pins(self.counting, digest::PINS).await?;
-        let counted = {
-            let mut counting = pin!(source::labelled_sums(self.counting, "counting rows of the archive", sql));
-            loop {
-                tokio::select! {
-                    counted = &mut counting => break counted,
-                    () = sleep(GIVE_WAY_AFTER) => {}
-                }
-                if source::is_waited_for(self.control, process, frozen.unwrap_or(0)).await? {
-                    source::cancel(self.control, process).await?;
-                    // The statement's own answer is that it was cancelled.
-                    let _ = counting.await;
-                    let table = subject.shape.table.clone();
-                    return Err(ReconcileError::GaveWay { table });
-                }
-            }
-        };
-        if frozen.is_none() {
-            source::thaw(self.counting).await?;
-        }
+        let counting = source::labelled_sums(self.counting, "counting rows of the archive", sql);
         let mut sums = Counted::default();
-        for (part, rows, lanes) in counted? {
+        for (part, rows, lanes) in self.ask(subject, digest::PINS, counting).await? {
             match part.as_str() {
                 "detached" => sums.detached = RowSum::from_signed(rows, lanes),
                 "live" => sums.live = RowSum::from_signed(rows, lanes),
@@ -212,6 +187,38 @@ impl Sides<'_> {
             }
         }
         Ok(sums)
+    }
+
+    /// Runs a statement of the session that counts, under the digest's pins (and what else they say), and gives way to whoever waits for one of its tables, the frozen
+    /// one aside: partman's DETACH waits for the default partition while it holds the root, and then everybody waits. No lock but the
+    /// frozen table's outlives the statement.
+    pub(super) async fn ask<T>(
+        &self,
+        subject: &Subject<'_>,
+        pins: &str,
+        statement: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, ReconcileError> {
+        let frozen = subject.detached.map(|detached| detached.oid);
+        let process = source::backend(self.counting).await?;
+        source::begin_counting(self.counting, frozen.is_some(), pins).await?;
+        let mut statement = pin!(statement);
+        let mut gave_way = false;
+        let answer = loop {
+            tokio::select! {
+                answer = &mut statement => break answer,
+                () = sleep(GIVE_WAY_AFTER), if !gave_way => {}
+            }
+            // Who cannot be asked is asked again; the statement goes on meanwhile, and must not go on unwatched.
+            if source::is_waited_for(self.control, process, frozen.unwrap_or(0)).await.unwrap_or(false) {
+                gave_way = source::cancel(self.control, process).await.is_ok();
+            }
+        };
+        source::end_counting(self.counting, frozen.is_some()).await?;
+        match answer {
+            // The statement's own answer is that it was cancelled.
+            Err(_) if gave_way => Err(ReconcileError::GaveWay { table: subject.shape.table.clone() }),
+            answer => Ok(answer?),
+        }
     }
 }
 
@@ -313,9 +320,13 @@ fn condition(shape: &TableShape, days: Span) -> String {
         let literal = quote_literal(&format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day()));
         match column.column_type {
             ColumnType::Date => format!("{literal}::date"),
-            ColumnType::TimestampTz => {
-                format!("({literal}::timestamp AT TIME ZONE {})", quote_literal(shape.time_zone.name()))
-            }
+            // Where a clock is set back over midnight, a day has two of them; the server would take the second.
+            ColumnType::TimestampTz => match first_instant(day, shape.time_zone) {
+                Some(instant) => {
+                    format!("{}::timestamptz", quote_literal(&instant.format("%Y-%m-%d %H:%M:%S+00").to_string()))
+                }
+                None => format!("({literal}::timestamp AT TIME ZONE {})", quote_literal(shape.time_zone.name())),
+            },
             _ => format!("{literal}::timestamp"),
         }
     };
@@ -323,9 +334,26 @@ fn condition(shape: &TableShape, days: Span) -> String {
     format!("{name} >= {} AND {name} < {}", edge(days.lower), edge(days.upper))
 }
 
+/// The moment at which a day begins in a zone; one whose midnight is skipped by a change of the clock begins later.
+pub(super) fn first_instant(day: NaiveDate, zone: Tz) -> Option<DateTime<Utc>> {
+    let midnight = day.and_time(NaiveTime::MIN);
+    (0..=12).find_map(|quarters| {
+        let local = zone.from_local_datetime(&(midnight + TimeDelta::minutes(15 * quarters)));
+        local.earliest().map(|moment| moment.with_timezone(&Utc))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_begins_at_its_first_midnight_or_behind_a_skipped_one() {
+        let first = |day: &str, zone: Tz| first_instant(day.parse().unwrap(), zone).unwrap().to_rfc3339();
+        assert_eq!(first("2026-11-01", Tz::America__Havana), "2026-11-01T04:00:00+00:00", "of two midnights");
+        assert_eq!(first("2018-11-04", Tz::America__Sao_Paulo), "2018-11-04T03:00:00+00:00", "at one o'clock");
+        assert_eq!(first("2026-01-01", Tz::Asia__Tokyo), "2025-12-31T15:00:00+00:00");
+    }
 
     fn date(month: u32, day: u32) -> NaiveDate {
         NaiveDate::from_ymd_opt(2026, month, day).unwrap()

@@ -102,7 +102,7 @@ impl Reconciler<'_> {
     ) -> Result<Vec<Unit>, ReconcileError> {
         let name = self.facts.shape.table.to_string();
         let reader = PartitionReader::open(self.lake.0, self.lake.1).await?;
-        let claims = receipts.iter().filter(|receipt| receipt.table == name).filter_map(Claim::of).collect();
+        let claims = receipts.iter().filter_map(Claim::of).filter(|claim| claim.table == name).collect();
         let mut units = units(claims, reader.partition_by());
         units.retain(|unit| unit.span.overlaps(request.days));
         Ok(units)

@@ -89,6 +89,12 @@ pub enum ReconcileError {
         /// What is wrong with which file.
         fault: Box<FileFault>,
     },
+    /// Digests would leave out what came.
+    #[error("the columns of {table} have changed since this round began; try again")]
+    Reshaped {
+        /// The table.
+        table: TableName,
+    },
     /// An erasure whose files cannot be read back.
     #[error("an erasure is not at its end: {reason}; nothing is lost, mend that and run lakebed erase again")]
     Erasure {
@@ -120,9 +126,11 @@ impl Classify for ReconcileError {
         match self {
             Self::Source(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
-            Self::NotFollowed { .. } | Self::Behind { .. } | Self::NotQuiet { .. } | Self::GaveWay { .. } => {
-                RetryClass::Transient
-            }
+            Self::NotFollowed { .. }
+            | Self::Behind { .. }
+            | Self::NotQuiet { .. }
+            | Self::Reshaped { .. }
+            | Self::GaveWay { .. } => RetryClass::Transient,
             Self::StandsStill { .. }
             | Self::OtherColumns { .. }
             | Self::ForeignLeaf { .. }

@@ -1,5 +1,6 @@
 //! The verdict over some days: cuts until one is quiet and balances, or two that are quiet do not (R1).
 
+use super::chain::ChainFault;
 use super::cut::{self, Cut, Sides, Subject};
 use super::digest::{self, DigestColumn, RowSum};
 use super::ledger::{Balance, Ledger};
@@ -41,6 +42,8 @@ impl Reconciler<'_> {
         shown: &mut Option<Ledger>,
     ) -> Result<Verdict, ReconcileError> {
         let sides = self.sides(reader);
+        // Before anything is read: receipts that cannot be added up will not be in an hour either.
+        self.sum_of(&self.receipts_of(subject.span).await?, &subject.columns)?;
         let mut differed = 0;
         for _ in 0..CUTS_MAX {
             let mut cut = sides.cut(subject).await?;
@@ -70,6 +73,10 @@ impl Reconciler<'_> {
         let table = &self.facts.shape.table;
         let sum = |receipt: &Receipt| {
             let other = || ReconcileError::OtherColumns { table: table.clone(), sequence: receipt.sequence };
+            if !receipt.is_intact {
+                let fault = ChainFault::Changed { sequence: receipt.sequence };
+                return Err(ReconcileError::ChainFault { fault });
+            }
             let same = receipt.digest_rule == i32::try_from(digest::RULE).unwrap_or(i32::MAX)
                 && receipt.columns == json!(columns);
             let sum = RowSum::new(receipt.rows, &receipt.digest).map_err(|_| other())?;

@@ -38,6 +38,6 @@ pub use error::ReconcileError;
 pub use ledger::{Balance, Ledger};
 pub use narrow::{HourDifference, Keys, Narrowed};
 pub use partition::{Outcome, PartitionReport, Reconciler};
-pub use proof::{Due, ProofReport, days_of, fingerprint, is_complete, partitions_of};
+pub use proof::{Due, ProofReport, days_of, fingerprint_of, is_complete, partitions_of, widened};
 pub use span::Span;
 pub use waiting::NameTaken;

@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::narrow::{Narrowed, narrow};
 use super::span::Span;
 use super::{ReconcileError, candidate};
-use crate::base::TableName;
+use crate::base::{Classify, RetryClass, TableName};
 use crate::lake::{LakeLocation, PartitionReader};
 use crate::ops::fail_points;
 use crate::source::{self, Receipt, TableFacts};
@@ -32,6 +32,8 @@ pub struct Reconciler<'a> {
     pub facts: &'a TableFacts,
     /// Where the lake is, and the table's folder there.
     pub lake: (&'a LakeLocation, &'a str),
+    /// [`source::columns_signature`] of the table when its facts were read.
+    pub columns_signature: &'a str,
     /// Whether what balances is dropped.
     pub drop: bool,
     /// How long the lake may take to have everything.
@@ -122,6 +124,10 @@ impl Reconciler<'_> {
         source::freeze(self.counting, self.archive, one.oid, self.facts.oid).await?;
         let frozen_at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
         self.moves().await?;
+        // Columns that came since are in no digest. Behind the lock the table's own cannot change any more.
+        if source::columns_signature(self.control, self.facts.oid).await? != self.columns_signature {
+            return Err(ReconcileError::Reshaped { table: self.facts.shape.table.clone() });
+        }
         let columns: Arc<[DigestColumn]> = digest::columns_of(&self.facts.shape).into();
         let subject = Subject {
             shape: &self.facts.shape,
@@ -202,6 +208,12 @@ impl Reconciler<'_> {
                 for name in [one.table.to_string(), one.span.to_string()] {
                     source::resolve_findings(self.control, self.archive, table, &name).await?;
                 }
+            }
+            // What no other night mends is for a person.
+            Outcome::Failed(error) if error.retry_class() == RetryClass::Definite => {
+                let (name, evidence) = (one.table.to_string(), json!({ "days": one.span.to_string() }));
+                let (names, reason) = ((table, name.as_str()), error.to_string());
+                source::note_finding(self.control, self.archive, "not_judged", names, &reason, &evidence).await?;
             }
             Outcome::Gone | Outcome::Failed(_) => {}
         }

@@ -11,7 +11,7 @@ use super::{ReconcileError, Reconciler, digest};
 use crate::base::{ColumnType, Partition, PartitionBy, TableShape};
 use crate::lake::{PartitionReader, StoredFile};
 use crate::source::{self, Proof};
-use chrono::{DateTime, Days, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,18 @@ use std::collections::{BTreeMap, BTreeSet};
 const SETTLED_AFTER: TimeDelta = TimeDelta::hours(1);
 /// A day that did not balance is looked at again after this time, though nobody touched it: somebody may have mended the other side.
 const AGAIN_AFTER: TimeDelta = TimeDelta::hours(24);
+
+/// Every day that a lake can have.
+const EVER: Span = Span {
+    lower: match NaiveDate::from_ymd_opt(1, 1, 1) {
+        Some(day) => day,
+        None => NaiveDate::MIN,
+    },
+    upper: match NaiveDate::from_ymd_opt(9999, 12, 31) {
+        Some(day) => day,
+        None => NaiveDate::MAX,
+    },
+};
 
 /// A day (month) that is to be proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +63,9 @@ impl Reconciler<'_> {
         let shape = &self.facts.shape;
         let lake = PartitionReader::open(location, path).await?.partitions().await?;
         let proofs = source::proofs(self.control, self.archive, &shape.table).await?;
+        let receipts = self.receipts_of(EVER).await?;
+        let receipts: Vec<Span> =
+            receipts.iter().map(|receipt| Span { lower: receipt.lower, upper: receipt.upper }).collect();
         let leaves = source::leaves(self.control, self.facts.oid).await?;
         let column_type = shape.columns.get(shape.partition_column).map(|column| column.column_type);
         let days = leaves.iter().filter_map(|leaf| leaf.bound.days(column_type?, shape.time_zone));
@@ -59,7 +74,7 @@ impl Reconciler<'_> {
             each.map(|day| shape.partition_by.partition_of(day)).collect::<BTreeSet<_>>()
         });
         let partitions: BTreeSet<Partition> = partitions.chain(lake.keys().copied()).collect();
-        Ok(due(&partitions, &lake, &proofs, shape, now))
+        Ok(due(&partitions, &lake, (&proofs, &receipts), shape, now))
     }
 
     /// Balances the days, and keeps how it went.
@@ -70,6 +85,9 @@ impl Reconciler<'_> {
         let mut ledger = None;
         let judged = self.look_at(due.span, waiting, &mut ledger).await;
         self.let_go(judged.is_err()).await;
+        if let Err(error @ ReconcileError::OtherColumns { .. }) = judged {
+            return self.cannot_be_proved(due, &error).await;
+        }
         let (Verdict { cut, reasons }, narrowed) = judged?;
         let (table, days) = (&self.facts.shape.table, due.span.to_string());
         let expected = cut.ledger.expected();
@@ -96,6 +114,28 @@ impl Reconciler<'_> {
             source::note_finding(self.control, self.archive, "early_proof", (table, &days), &reason, &evidence).await?;
         }
         Ok(ProofReport { span: due.span, ledger, reasons })
+    }
+
+    /// What no other look would tell differently is kept like a difference, so that the days are not read again until they change.
+    async fn cannot_be_proved(&self, due: &Due, error: &ReconcileError) -> Result<ProofReport, ReconcileError> {
+        let (table, days, reason) = (&self.facts.shape.table, due.span.to_string(), error.to_string());
+        let nothing = digest::RowSum::default();
+        let proof = json!({
+            "table_name": table.to_string(),
+            "lower_bound": due.span.lower.to_string(),
+            "upper_bound": due.span.upper.to_string(),
+            "balanced": false,
+            "rows": nothing.rows,
+            "digest": nothing.digest(),
+            "lake_rows": nothing.rows,
+            "lake_digest": nothing.digest(),
+            "lake_files": due.lake_files,
+            "delta_version": 0,
+        });
+        source::keep_proof(self.control, self.archive, &proof).await?;
+        let evidence = json!({ "days": days });
+        source::note_finding(self.control, self.archive, "early_proof", (table, &days), &reason, &evidence).await?;
+        Ok(ProofReport { span: due.span, ledger: None, reasons: vec![reason] })
     }
 
     /// Balances any days as they are now, and keeps nothing.
@@ -138,9 +178,7 @@ impl Reconciler<'_> {
         if verdict.reasons.is_empty() {
             return Ok((verdict, None));
         }
-        source::begin_counting(self.counting).await?;
         let narrowed = Box::pin(narrow(&self.sides(&reader), &subject, &verdict.cut)).await;
-        source::thaw(self.counting).await?;
         Ok((verdict, narrowed.as_ref().map(Narrowed::to_json)))
     }
 }
@@ -149,17 +187,20 @@ impl Reconciler<'_> {
 fn due(
     partitions: &BTreeSet<Partition>,
     lake: &BTreeMap<Partition, Vec<StoredFile>>,
-    proofs: &[Proof],
+    (proofs, receipts): (&[Proof], &[Span]),
     shape: &TableShape,
     now: DateTime<Utc>,
 ) -> Vec<Due> {
     let mut due = Vec::new();
     for partition in partitions {
-        let Some(span) = days_of(*partition) else { continue };
+        let Some(span) = days_of(*partition).map(|days| widened(days, receipts)) else { continue };
+        if due.last().is_some_and(|last: &Due| last.span == span) {
+            continue;
+        }
         if !is_complete(span, shape, now) {
             continue;
         }
-        let lake_files = fingerprint(lake.get(partition).map_or(&[], Vec::as_slice));
+        let lake_files = fingerprint_of(span, shape.partition_by, lake);
         let known = proofs.iter().find(|proof| (proof.lower, proof.upper) == (span.lower, span.upper));
         let is_old = |proof: &Proof| {
             let proved_at = proof.proved_at.parse::<DateTime<Utc>>();
@@ -170,6 +211,28 @@ fn due(
         }
     }
     due
+}
+
+/// Days as they can be judged: with every day that a receipt of any of them is for, since a receipt of a month says nothing of its days.
+pub fn widened(span: Span, receipts: &[Span]) -> Span {
+    let mut wide = span;
+    loop {
+        let overlapping = receipts.iter().filter(|receipt| receipt.overlaps(wide));
+        let next = overlapping.fold(wide, |wide, receipt| Span {
+            lower: wide.lower.min(receipt.lower),
+            upper: wide.upper.max(receipt.upper),
+        });
+        if next == wide {
+            return wide;
+        }
+        wide = next;
+    }
+}
+
+/// [`fingerprint`] of all files of some days.
+pub fn fingerprint_of(span: Span, by: PartitionBy, lake: &BTreeMap<Partition, Vec<StoredFile>>) -> String {
+    let files = partitions_of(span, by).into_iter().filter_map(|partition| lake.get(&partition)).flatten();
+    fingerprint(&files.cloned().collect::<Vec<_>>())
 }
 
 /// The partitions of the lake that hold some days.
@@ -194,17 +257,13 @@ pub fn is_complete(span: Span, shape: &TableShape, now: DateTime<Utc>) -> bool {
 fn end_of(span: Span, shape: &TableShape) -> Option<DateTime<Utc>> {
     let midnight = span.upper.and_time(NaiveTime::MIN);
     match shape.columns.get(shape.partition_column)?.column_type {
-        // A day whose midnight is skipped by a change of the clock begins an hour later.
-        ColumnType::TimestampTz => [0, 1].into_iter().find_map(|hours| {
-            let local = shape.time_zone.from_local_datetime(&(midnight + TimeDelta::hours(hours)));
-            local.latest().map(|moment| moment.with_timezone(&Utc))
-        }),
+        ColumnType::TimestampTz => cut::first_instant(span.upper, shape.time_zone),
         _ => Some(midnight.and_utc()),
     }
 }
 
 /// Of paths and sizes, whatever their order.
-pub fn fingerprint(files: &[StoredFile]) -> String {
+pub(super) fn fingerprint(files: &[StoredFile]) -> String {
     let sorted: BTreeSet<&StoredFile> = files.iter().collect();
     let mut hash = Sha256::new();
     for file in sorted {
@@ -257,7 +316,7 @@ mod tests {
         let partitions = BTreeSet::from([day("2026-01-01"), day("2026-01-02"), day("2026-01-03")]);
         let lake = BTreeMap::from([(day("2026-01-01"), vec![file("a"), file("b")])]);
         let now = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let of = |proofs: &[Proof], at: &str| shown(&due(&partitions, &lake, proofs, &shape, now(at)));
+        let of = |proofs: &[Proof], at: &str| shown(&due(&partitions, &lake, (proofs, &[]), &shape, now(at)));
         assert_eq!(of(&[], "2026-01-03T00:59:59Z"), ["2026-01-01"]);
         assert_eq!(of(&[], "2026-01-03T01:00:00Z"), ["2026-01-01", "2026-01-02"]);
         let proof = |files: &[StoredFile], balanced| Proof {
@@ -291,8 +350,23 @@ mod tests {
     fn a_month_is_proved_as_a_whole() {
         let shape = shape(ColumnType::Date, chrono_tz::UTC, PartitionBy::Month);
         let month = PartitionBy::Month.partition_of("2026-01-01".parse().unwrap());
-        let found =
-            due(&BTreeSet::from([month]), &BTreeMap::new(), &[], &shape, "2026-02-01T01:00:00Z".parse().unwrap());
+        let found = due(
+            &BTreeSet::from([month]),
+            &BTreeMap::new(),
+            (&[], &[]),
+            &shape,
+            "2026-02-01T01:00:00Z".parse().unwrap(),
+        );
         assert_eq!(shown(&found), ["2026-01-01 to 2026-01-31"]);
+    }
+
+    #[test]
+    fn days_that_a_receipt_ties_together_are_proved_together() {
+        let shape = shape(ColumnType::Date, chrono_tz::UTC, PartitionBy::Day);
+        let partitions = BTreeSet::from([day("2026-01-31"), day("2026-02-01"), day("2026-02-02"), day("2026-03-01")]);
+        let february = Span { lower: "2026-02-01".parse().unwrap(), upper: "2026-03-01".parse().unwrap() };
+        let now = "2026-04-01T00:00:00Z".parse().unwrap();
+        let found = due(&partitions, &BTreeMap::new(), (&[], &[february]), &shape, now);
+        assert_eq!(shown(&found), ["2026-01-31", "2026-02-01 to 2026-02-28", "2026-03-01"]);
     }
 }

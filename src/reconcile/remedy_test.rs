@@ -28,6 +28,7 @@ fn every_error_says_what_to_do() {
         Definite ["part-1.parquet of file:///lake", "restore the file from a copy"] ReceiptsUnreadable {
             fault: Box::new(FileFault::Missing { location: "file:///lake".to_owned(), path: "part-1.parquet".to_owned() })
         };
+        Transient ["columns of public.event have changed", "try again"] Reshaped { table: table() };
         Definite ["not at its end: a file is missing", "run lakebed erase again"]
             Erasure { reason: "a file is missing".to_owned() };
         Definite ["public.leaf of public.event", "detach it"]

@@ -1,7 +1,7 @@
 //! A waiting table whose name is attached again: a late row for a detached day made partman create a partition of the same name, and its
 //! retention fails for the whole table until the first is gone. The waiting one gives its name up; both balance against the same day.
 
-use super::candidate::{Candidate, Candidates};
+use super::candidate::{Candidate, Candidates, LeftAlone};
 use super::{ReconcileError, Reconciler};
 use crate::base::TableName;
 use crate::source;
@@ -35,6 +35,16 @@ impl Reconciler<'_> {
             }
         }
         Ok(taken)
+    }
+
+    /// A partition that cannot be taken for one waits for a person.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn note_left_alone(&self, left: &LeftAlone) -> Result<(), ReconcileError> {
+        let names = (&self.facts.shape.table, &*left.table.to_string());
+        let evidence = json!({});
+        Ok(source::note_finding(self.control, self.archive, "left_alone", names, &left.reason, &evidence).await?)
     }
 
     async fn give_name_up(&self, one: &mut Candidate) -> Result<NameTaken, ReconcileError> {

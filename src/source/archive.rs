@@ -9,6 +9,17 @@ use tokio_postgres::{Client, Row};
 /// How long the freeze waits for whoever uses the table: whoever queues behind us waits as long.
 const LOCK_TIMEOUT: &str = "2s";
 
+/// Nothing in these transactions runs into a timeout of its own; and where the server can tell, a statement whose client has died ends at
+/// once instead of holding its locks to its end (14 and later, not on every platform).
+const UNHURRIED: &str = "DO $lakebed$ BEGIN
+        PERFORM pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name IN
+            ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');
+        BEGIN
+            PERFORM pg_catalog.set_config('client_connection_check_interval', '2s', true);
+        EXCEPTION WHEN invalid_parameter_value THEN NULL;
+        END;
+    END $lakebed$";
+
 /// Begins the transaction in which a detached table is counted and dropped, READ COMMITTED, and locks the table against every writer.
 /// No statement in it runs into a timeout of its own, and none before this one has taken a snapshot.
 ///
@@ -17,10 +28,7 @@ const LOCK_TIMEOUT: &str = "2s";
 /// pipeline's login.
 pub async fn freeze(client: &Client, archive: &str, relation: u32, root: u32) -> Result<(), SourceError> {
     let doing = "freezing a detached table";
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0; \
-         SET LOCAL idle_in_transaction_session_timeout = 0"
-    );
+    let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {UNHURRIED}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
     execute(client, doing, &begin).await?;
     let sql = format!("SELECT {}.lakebed_freeze($1::oid, $2::oid)", quote_identifier(archive));
     read(client, doing, &sql, &[&relation, &root]).await.map(|_| ())
@@ -78,14 +86,6 @@ pub async fn labelled_sums(
         .collect()
 }
 
-/// Sets what output texts depend on, for the transaction that counts.
-///
-/// # Errors
-/// As any statement.
-pub async fn run_pins(client: &Client, pins: &str) -> Result<(), SourceError> {
-    execute(client, "preparing to count", pins).await
-}
-
 /// Whether a relation is still there.
 ///
 /// # Errors
@@ -122,13 +122,37 @@ pub async fn hidden_by_policies(client: &Client, relations: &[u32]) -> Result<Ve
     rows.iter().map(|row| field(row, "name")).collect()
 }
 
-/// Begins a transaction that only counts, and locks nothing for longer than its statements take.
+/// Begins to count, in a transaction of its own or, where a table is frozen, in a part of the one that holds the lock: the locks of what is
+/// counted beside it must not outlive the statement, for the parent's default partition is among them.
 ///
 /// # Errors
 /// As any statement.
-pub async fn begin_counting(client: &Client) -> Result<(), SourceError> {
-    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0";
-    execute(client, "beginning to count", begin).await
+pub async fn begin_counting(client: &Client, frozen: bool, pins: &str) -> Result<(), SourceError> {
+    let begin = match frozen {
+        true => "SAVEPOINT counting".to_owned(),
+        false => format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {UNHURRIED}"),
+    };
+    execute(client, "beginning to count", &format!("{begin}; {pins}")).await
+}
+
+/// Ends what [`begin_counting`] began; every lock but the frozen table's is given back.
+///
+/// # Errors
+/// As any statement.
+pub async fn end_counting(client: &Client, frozen: bool) -> Result<(), SourceError> {
+    let end = if frozen { "ROLLBACK TO SAVEPOINT counting; RELEASE SAVEPOINT counting" } else { "ROLLBACK" };
+    execute(client, "ending a count", end).await
+}
+
+/// Tells a table's columns, by name, type and modifier, from any others.
+///
+/// # Errors
+/// As any statement.
+pub async fn columns_signature(client: &Client, relation: u32) -> Result<String, SourceError> {
+    const SQL: &str = "
+        SELECT coalesce(string_agg(format('%s %s %s %s', attnum, attname, atttypid, atttypmod), ',' ORDER BY attnum), '') AS signature
+        FROM pg_catalog.pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped";
+    field(&read_one(client, "reading a table's columns", SQL, &[&relation]).await?, "signature")
 }
 
 /// The process that serves a session.

@@ -33,6 +33,8 @@ pub struct Receipt {
     pub digest_rule: i32,
     /// The columns that it binds.
     pub columns: Value,
+    /// Its text has the hash that goes into the chain. What is said here is from the text.
+    pub is_intact: bool,
 }
 
 /// A receipt as it was hashed, for whoever keeps the chain elsewhere.
@@ -87,8 +89,12 @@ pub async fn receipts(
     days: (NaiveDate, NaiveDate),
 ) -> Result<Vec<Receipt>, SourceError> {
     let sql = format!(
-        "SELECT sequence, kind, partition_name, (content::jsonb ->> 'relation_oid')::int8::oid AS relation_oid, lower_bound::text AS lower_bound, upper_bound::text AS upper_bound, rows, digest, digest_rule, columns::text AS columns
-         FROM {}.receipt WHERE table_name = $1::text AND lower_bound < $3::text::date AND upper_bound > $2::text::date ORDER BY sequence",
+        "SELECT sequence, said ->> 'kind' AS kind, said ->> 'partition_name' AS partition_name,
+                (said ->> 'relation_oid')::int8::oid AS relation_oid, said ->> 'lower_bound' AS lower_bound,
+                said ->> 'upper_bound' AS upper_bound, (said ->> 'rows')::int8 AS rows, said ->> 'digest' AS digest,
+                (said ->> 'digest_rule')::int4 AS digest_rule, said ->> 'columns' AS columns,
+                hash = encode(sha256(convert_to(content, 'UTF8')), 'hex') AS is_intact
+         FROM (SELECT *, content::jsonb AS said FROM {}.receipt) AS receipt WHERE table_name = $1::text AND lower_bound < $3::text::date AND upper_bound > $2::text::date ORDER BY sequence",
         quote_identifier(archive)
     );
     let (lower, upper) = (days.0.to_string(), days.1.to_string());
@@ -115,6 +121,7 @@ fn receipt(row: &Row) -> Result<Receipt, SourceError> {
         digest: field(row, "digest")?,
         digest_rule: field(row, "digest_rule")?,
         columns: serde_json::from_str(&field::<String>(row, "columns")?).map_err(|_| unexpected())?,
+        is_intact: field(row, "is_intact")?,
     })
 }
 
@@ -194,6 +201,15 @@ pub async fn restore_receipt(client: &Client, archive: &str, content: &str) -> R
 pub async fn adjust(client: &Client, archive: &str, receipt: &Value) -> Result<(), SourceError> {
     let sql = format!("SELECT {}.lakebed_adjust($1::text::jsonb)", quote_identifier(archive));
     read(client, "writing the receipt of an erasure", &sql, &[&receipt.to_string()]).await.map(|_| ())
+}
+
+/// Settles what was found of detached tables that are gone, whoever dropped them.
+///
+/// # Errors
+/// As any statement.
+pub async fn settle_gone(client: &Client, archive: &str) -> Result<(), SourceError> {
+    let sql = format!("SELECT {}.lakebed_settle()", quote_identifier(archive));
+    read(client, "settling findings", &sql, &[]).await.map(|_| ())
 }
 
 /// Keeps how a day's balance went; `proof` has the keys of the table's columns.

@@ -193,10 +193,12 @@ pub async fn columns_with_default(
 ) -> Result<Vec<String>, SourceError> {
     // A default that was computed for each row has rewritten the table, so no missing value is noted.
     const SQL: &str = "
+        WITH RECURSIVE tree (oid) AS (
+            SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
         SELECT DISTINCT a.attname::text AS name
         FROM pg_catalog.pg_attribute a
         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE (a.attrelid = $1::oid OR a.attrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))
+        WHERE a.attrelid IN (SELECT oid FROM tree)
           AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::text = ANY ($2::text[])
           AND (a.atthasmissing OR a.attidentity <> '' OR a.attgenerated <> ''
                OR pg_get_expr(d.adbin, d.adrelid) NOT LIKE 'NULL%')

@@ -211,7 +211,14 @@ impl SourceError {
     pub(super) fn from_driver(doing: &str, error: tokio_postgres::Error) -> Self {
         let doing = doing.to_owned();
         if let Some(server) = error.as_db_error() {
-            return Self::Server { doing, state: server.code().clone(), message: one_line(server.message()) };
+            let mut message = one_line(server.message());
+            // The objects that depend on one are named there alone; no other class's detail is kept, for it may quote values.
+            if *server.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST
+                && let Some(detail) = server.detail()
+            {
+                message = format!("{message}: {}", one_line(detail));
+            }
+            return Self::Server { doing, state: server.code().clone(), message };
         }
         let lost =
             error.is_closed() || std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>());

@@ -31,6 +31,8 @@ pub(super) async fn identity(
     key: &[usize],
 ) -> Result<Identity, SourceError> {
     const SQL: &str = "
+        WITH RECURSIVE tree (oid) AS (
+            SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
         SELECT DISTINCT c.relreplident::text AS identity,
                ARRAY(SELECT a.attname::text
                      FROM pg_catalog.pg_index i
@@ -38,8 +40,7 @@ pub(super) async fn identity(
                      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                      WHERE i.indrelid = c.oid AND i.indisreplident AND k.place <= i.indnkeyatts ORDER BY k.place) AS index
         FROM pg_catalog.pg_class c
-        WHERE (c.oid = $1::oid AND c.relkind = 'r')
-           OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf)
+        WHERE c.oid IN (SELECT oid FROM tree) AND c.relkind <> 'p'
         ORDER BY 1, 2";
     let rows = read(client, "reading the table's replica identity", SQL, &[&oid]).await?;
     let declared = |row: &Row| {

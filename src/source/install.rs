@@ -178,7 +178,8 @@ async fn table_step(
     let name = &table.shape.table;
     let mut oids = vec![table.oid];
     oids.extend(leaves(client, table.oid).await?.iter().map(|leaf| leaf.oid));
-    oids.extend(detached_tables(client, table.oid, wanted.archive).await?.iter().map(|(oid, _)| *oid));
+    let detached = detached_tables(client, table.oid, wanted.archive).await?;
+    oids.extend(detached.iter().filter(|detached| detached.same_columns).map(|detached| detached.oid));
     let present = login_exists && unreadable_tables(client, wanted.login, &oids).await?.is_empty();
     let variables =
         [("login", wanted.login), ("schema", &name.schema), ("table", &name.name), ("archive", wanted.archive)];

@@ -23,18 +23,21 @@ pub struct Leaf {
     pub foreign: bool,
 }
 
-/// The leaves of a root in name order; none for a plain table.
+/// The leaves of a root in name order; none for a plain table. Nothing is locked: pg_partition_tree() would lock the root and then every
+/// leaf, and run into a deadlock with a DETACH, which goes the other way.
 ///
 /// # Errors
 /// As any statement.
 pub async fn leaves(client: &Client, root_oid: u32) -> Result<Vec<Leaf>, SourceError> {
     const SQL: &str = "
+        WITH RECURSIVE tree (oid) AS (
+            SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
         SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.relkind::text AS kind,
                c.relreplident::text AS identity, pg_get_userbyid(c.relowner)::text AS owner,
                coalesce(pg_get_expr(c.relpartbound, c.oid), '') AS bound
-        FROM pg_catalog.pg_partition_tree($1::oid::regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+        FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE t.isleaf AND c.oid <> $1::oid ORDER BY 2, 3";
+        WHERE c.relkind <> 'p' AND c.oid <> $1::oid ORDER BY 2, 3";
     let rows = read(client, "reading the table's leaves", SQL, &[&root_oid]).await?;
     let leaf = |row: &Row| {
         Ok(Leaf {
@@ -49,31 +52,41 @@ pub async fn leaves(client: &Client, root_oid: u32) -> Result<Vec<Leaf>, SourceE
     rows.iter().map(leaf).collect()
 }
 
-/// Tables in `archive` that were leaves of the root: the very same columns by name, type and modifier, and a name that partman
-/// gives. The name alone decides nothing (R5). `sql/04_table.sql` has the same rule.
+/// A table in the archive schema with a name that partman gives to partitions of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetachedTable {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its name.
+    pub table: TableName,
+    /// Whether it has the very same columns as the root, by name, type and modifier.
+    pub same_columns: bool,
+}
+
+/// Tables in `archive` with a name that partman gives to partitions of the root. The name alone decides nothing (R5): those that were
+/// leaves of it have its columns, unless these have changed since. `sql/04_table.sql` has the same rule.
 ///
 /// # Errors
 /// As any statement.
-pub async fn detached_tables(
-    client: &Client,
-    root_oid: u32,
-    archive: &str,
-) -> Result<Vec<(u32, TableName)>, SourceError> {
+pub async fn detached_tables(client: &Client, root_oid: u32, archive: &str) -> Result<Vec<DetachedTable>, SourceError> {
     const SQL: &str = r"
-        SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name
+        SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, coalesce(
+              (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+               FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+            = (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
+               FROM pg_catalog.pg_attribute WHERE attrelid = root.oid AND attnum > 0 AND NOT attisdropped), false) AS same_columns
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_class root ON root.oid = $1::oid
         CROSS JOIN LATERAL pg_catalog.regexp_replace(c.relname::text, '_p[0-9][0-9wq_]*$', '') AS stem
         WHERE n.nspname = $2::text AND c.relkind = 'r' AND NOT c.relispartition AND stem <> c.relname::text
           AND (stem = root.relname::text
                OR (pg_catalog.octet_length(c.relname::text) = 63 AND pg_catalog.starts_with(root.relname::text, stem)))
-          AND (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
-               FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
-            = (SELECT pg_catalog.array_agg((attname, atttypid, atttypmod)::text ORDER BY attname)
-               FROM pg_catalog.pg_attribute WHERE attrelid = root.oid AND attnum > 0 AND NOT attisdropped)
         ORDER BY 3";
     let rows = read(client, "looking for detached tables", SQL, &[&root_oid, &archive]).await?;
-    rows.iter().map(|row| Ok((field(row, "oid")?, name(row)?))).collect()
+    let detached = |row: &Row| {
+        Ok(DetachedTable { oid: field(row, "oid")?, table: name(row)?, same_columns: field(row, "same_columns")? })
+    };
+    rows.iter().map(detached).collect()
 }
 
 fn name(row: &Row) -> Result<TableName, SourceError> {

@@ -43,13 +43,13 @@ mod table;
 mod template;
 
 pub use archive::{
-    backend, begin_counting, cancel, commit_drop, drop_frozen, freeze, hidden_by_policies, is_waited_for,
-    labelled_sums, relation_exists, rename_waiting, run_pins, thaw,
+    backend, begin_counting, cancel, columns_signature, commit_drop, drop_frozen, end_counting, freeze,
+    hidden_by_policies, is_waited_for, labelled_sums, relation_exists, rename_waiting, thaw,
 };
 pub use archive_objects::{foreign_guide_functions, undroppable_owners};
 pub use archive_records::{
     OpenFinding, Proof, Receipt, ReceiptText, adjust, keep_proof, listen_for_requests, note_finding, open_findings,
-    proofs, queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, still_there,
+    proofs, queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, settle_gone, still_there,
 };
 pub use bounds::{BoundAlignment, LeafBound};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
@@ -58,9 +58,9 @@ pub use error::{ColumnRole, SourceError};
 pub use headroom::{Headroom, Pressure, headroom};
 pub use install::{Installation, Step, apply, apply_cron, plan, plan_archive_cron, plan_cron, scram_verifier};
 pub use keyed_rows::{KeyDetail, key_details, keyed_hashes};
-pub use leaves::{Leaf, detached_tables, leaves};
+pub use leaves::{DetachedTable, Leaf, detached_tables, leaves};
 pub use message::emit_message;
-pub use partman::{PartmanConfig, PartmanFacts, partman};
+pub use partman::{PartmanConfig, PartmanFacts, partman, rival_root};
 pub use publication::{Problem, PublicationFacts, PublishedTable, publication};
 pub use quote::{qualified, quote_identifier, quote_literal};
 pub use read::prepare_session;

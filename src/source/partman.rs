@@ -60,6 +60,25 @@ pub async fn partman(client: &Client, table: &TableName) -> Result<Option<Partma
     Ok(Some(PartmanFacts { schema, version: field(&row, "version")?, config }))
 }
 
+/// Another partitioned table of the same name, in another schema, whose partitions partman moves into the same archive schema: a
+/// detached table's name does not say which of them it was of.
+///
+/// # Errors
+/// As [`partman`].
+pub async fn rival_root(client: &Client, table: &TableName, archive: &str) -> Result<Option<TableName>, SourceError> {
+    const SQL: &str = "
+        SELECT n.nspname::text AS schema_name FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'p' AND NOT c.relispartition AND c.relname = $2::text AND n.nspname <> $1::text ORDER BY 1";
+    for row in read(client, "looking for tables of the same name", SQL, &[&table.schema, &table.name]).await? {
+        let other = TableName::new(field::<String>(&row, "schema_name")?, table.name.clone());
+        let config = partman(client, &other).await?.and_then(|facts| facts.config);
+        if config.is_some_and(|config| config.retention_schema.as_deref() == Some(archive)) {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
+}
+
 fn parse(text: &str) -> Result<PartmanConfig, SourceError> {
     let unexpected = || SourceError::UnexpectedAnswer { doing: "reading partman's configuration".into(), source: None };
     let row: Value = serde_json::from_str(text).map_err(|_| unexpected())?;

@@ -12,8 +12,15 @@ use std::sync::Arc;
 
 /// The entries of the events' log, by version.
 fn entries(site: &Site) -> Vec<PathBuf> {
-    let log =
-        std::fs::read_dir(site.lake().join("security_event/_delta_log")).unwrap().map(|entry| entry.unwrap().path());
+    entries_of(&site.lake().join("security_event"))
+}
+
+fn last_entry(table: &Path) -> PathBuf {
+    entries_of(table).pop().unwrap()
+}
+
+fn entries_of(table: &Path) -> Vec<PathBuf> {
+    let log = std::fs::read_dir(table.join("_delta_log")).unwrap().map(|entry| entry.unwrap().path());
     let mut entries: Vec<PathBuf> =
         log.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
     entries.sort();
@@ -36,7 +43,11 @@ fn add_of(site: &Site, file: &Path) -> (PathBuf, Value) {
 
 /// One more entry, by a program that is not ours.
 fn commit(site: &Site, action: &Value) {
-    let last = entries(site).pop().unwrap();
+    commit_to(&site.lake().join("security_event"), action);
+}
+
+fn commit_to(table: &Path, action: &Value) {
+    let last = last_entry(table);
     let version: u64 = last.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     let info = json!({ "commitInfo": { "timestamp": 0, "operation": "WRITE", "engineInfo": "somebody else" } });
     std::fs::write(last.with_file_name(format!("{:020}.json", version + 1)), format!("{info}\n{action}\n")).unwrap();
@@ -166,6 +177,27 @@ async fn r4_an_audit_years_later_names_each_file_that_is_missing_or_altered() {
     let (finished, report) = audit(&site, &["--cold"]).await;
     assert_eq!(finished.code, Some(3), "{report}");
     assert!(wrong(&site, &report, 92).await.contains("is missing"), "{report}");
+    // Rows that somebody took out of the log are not missed by their files.
+    let (_, add) = add_of(&site, &only_file(&folder(&site, 94).await));
+    commit(&site, &json!({ "remove": { "path": add["path"], "dataChange": true, "deletionTimestamp": 0 } }));
+    let (_, report) = audit(&site, &["--cold"]).await;
+    assert_eq!(audited(&site, &report, 94).await["outcome"], "unknown", "{report}");
+    // A lake that is gone, and a chain whose end was taken out, are told.
+    let receipts = site.lake().join("_lakebed/receipts");
+    let newest = last_entry(&receipts);
+    let text = std::fs::read_to_string(&newest).unwrap();
+    let path = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["add"]["path"].as_str().map(str::to_owned))
+        .next()
+        .unwrap();
+    commit_to(&receipts, &json!({ "remove": { "path": path, "dataChange": true, "deletionTimestamp": 0 } }));
+    let (finished, report) = audit(&site, &["--sample", "1"]).await;
+    assert_eq!(finished.code, Some(3), "{report}");
+    assert!(report["chain"]["faults"].to_string().contains("were there and are gone"), "{report}");
+    std::fs::remove_dir_all(site.lake().join("security_event")).unwrap();
+    let (finished, report) = audit(&site, &["--cold"]).await;
+    assert_eq!(finished.code, Some(3), "{report}");
     site.cluster.stop().await;
 }
 

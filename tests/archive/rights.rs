@@ -44,6 +44,38 @@ async fn r2_the_login_can_drop_nothing_but_what_it_has_frozen_and_counted() {
         refused(&freeze(table), "55000").await;
         client.batch_execute("ROLLBACK").await.unwrap();
     }
+    // Nor a table of its own for the root, which anybody may make: it cannot be published.
+    let owner = site.value("SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'archive'").await;
+    for victim in ["archive.receipt", other.as_str()] {
+        let fake = format!(
+            "DROP TABLE IF EXISTS fake; CREATE TEMP TABLE fake (LIKE {victim}) PARTITION BY LIST ({column});
+             BEGIN; SELECT archive.lakebed_freeze('{victim}'::regclass, 'fake'::regclass)",
+            column = if victim == "archive.receipt" { "kind" } else { "user_name" }
+        );
+        refused(&fake, "55000").await;
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    refused("SELECT * FROM archive.lakebed_append('{}')", "42501").await;
+    // Whoever may create in the schema cannot have anything of theirs called with the rights of its owner.
+    for (operator, left, right, result) in [
+        ("=", "text[]", "text[]", "boolean"),
+        ("=", "oid", "regclass", "boolean"),
+        ("||", "name", "name", "text"),
+        ("=", "text", "text", "boolean"),
+    ] {
+        let name = format!("called_{}", left.trim_end_matches("[]"));
+        site.sql(&format!(
+            "SET ROLE {owner};
+             CREATE FUNCTION archive.{name}({left}, {right}) RETURNS {result} LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'an operator of the archive schema was called'; END $$;
+             CREATE OPERATOR archive.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = archive.{name});
+             RESET ROLE"
+        ))
+        .await;
+    }
+    client.batch_execute(&freeze(&table)).await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    site.sql("SELECT * FROM archive.process_archived_partitions()").await;
     // Nobody else may call them.
     site.sql("CREATE ROLE somebody LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA archive TO somebody").await;
     let error = site.cluster.execute(DATABASE, &format!("SET ROLE somebody; {}", drop(&table, 20))).await.unwrap_err();

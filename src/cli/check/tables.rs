@@ -41,7 +41,7 @@ pub(super) async fn check(
     let mut oids = vec![facts.oid];
     oids.extend(leaves.iter().map(|leaf| leaf.oid));
     let detached = source::detached_tables(client, facts.oid, &pipeline.archive.schema).await?;
-    oids.extend(detached.iter().map(|(oid, _)| *oid));
+    oids.extend(detached.iter().filter(|detached| detached.same_columns).map(|detached| detached.oid));
     let unreadable = source::unreadable_tables(client, login, &oids).await?;
     readable(findings, table, login, &unreadable);
     if unreadable.is_empty() {

@@ -81,11 +81,14 @@ impl ArchiveSide {
             .flat_map(|span| reconcile::partitions_of(span, shape.partition_by))
             .chain(lake.keys().copied())
             .collect();
+        let dropped_days: Vec<Span> = receipts.clone().map(|(_, span)| span).collect();
         let state = |partition: Partition| {
             let span = reconcile::days_of(partition)?;
-            let files = lake.get(&partition).map_or(&[][..], Vec::as_slice);
-            let proof = self.proofs.iter().find(|proof| (proof.lower, proof.upper) == (span.lower, span.upper));
-            let proof = proof.filter(|proof| proof.lake_files == reconcile::fingerprint(files));
+            // Days that a receipt ties together are proved together.
+            let proved = reconcile::widened(span, &dropped_days);
+            let proof = self.proofs.iter().find(|proof| (proof.lower, proof.upper) == (proved.lower, proved.upper));
+            let proof =
+                proof.filter(|proof| proof.lake_files == reconcile::fingerprint_of(proved, shape.partition_by, lake));
             let waiting = self.waiting.iter().filter(|one| one.span.overlaps(span)).map(|one| one.table.to_string());
             let dropped = receipts.clone().filter(|(receipt, days)| receipt.kind == "dropped" && days.overlaps(span));
             let state = DayState {

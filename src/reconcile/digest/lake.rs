@@ -131,7 +131,8 @@ impl Cells {
             }
             (Form::Uuid | Form::Text | Form::Printed, DataType::Utf8) => array.as_string_opt().cloned().map(Self::Text),
             (Form::Bytea, DataType::Binary) => array.as_binary_opt().cloned().map(Self::Bytes),
-            (Form::Decimal { .. }, DataType::Decimal128(_, scale)) => {
+            // A column whose numbers became decimals since.
+            (Form::Int2 | Form::Int4 | Form::Int8 | Form::Decimal { .. }, DataType::Decimal128(_, scale)) => {
                 primitive::<Decimal128Type>(array).map(|values| Self::Decimal { values, scale: *scale })
             }
             _ => None,
@@ -184,6 +185,12 @@ fn put(message: &mut Vec<u8>, text: &mut String, form: Form, cells: &Cells, row:
         Cells::Text(values) if form == Form::Uuid => put_uuid(message, values.value(row)),
         Cells::Text(values) => field(message, values.value(row).as_bytes()),
         Cells::Bytes(values) => field(message, values.value(row)),
+        Cells::Decimal { values, scale } if matches!(form, Form::Int2 | Form::Int4 | Form::Int8) => {
+            match rescaled(values.value(row), *scale, 0).and_then(|value| i64::try_from(value).ok()) {
+                Some(value) => put_integer(message, form, value),
+                None => field(message, b"no such number"),
+            }
+        }
         Cells::Decimal { values, scale } => {
             text.clear();
             print_decimal(text, values.value(row), *scale, form);

@@ -5,7 +5,7 @@
 //!                        Narrowed ◀─ texts of a few keys, and a hash of each of their columns ◀───────┘
 //! ```
 //!
-//! Each step asks both sides: PostgreSQL in the transaction that holds the lock, the lake in the very files of the cut, which are read
+//! Each step asks both sides: PostgreSQL in the session that counts, the lake in the very files of the cut, which are read
 //! again. Both sides hash as the digest does, so what differs here is what differed there. Of other columns than the key nothing comes
 //! here but hashes. Hours, rows and keys are bounded; what is left out becomes a note. Nothing here changes the verdict: a step that
 //! fails is a note too.
@@ -106,9 +106,8 @@ async fn narrow_down(
     let (plan, days) = (Arc::new(plan), covering(subject.span, subject.shape.partition_by).0);
     let Relations { detached, live } = sides.relations(subject, days).await?;
     let relations = detached.into_iter().chain(live).collect();
-    let source = SourceSide { client: sides.counting, relations, plan: Arc::clone(&plan) };
+    let source = SourceSide { sides, subject, relations, plan: Arc::clone(&plan) };
     let lake = LakeSide { reader: sides.lake, files: &cut.files, plan: Arc::clone(&plan) };
-    source.prepare().await?;
 
     let (in_source, in_lake) = tokio::try_join!(source.hours(), lake.hours())?;
     let total = |sums: &Sums| sums.values().copied().sum::<RowSum>();

@@ -1,38 +1,39 @@
-//! PostgreSQL's side: statements of the transaction that holds the lock, over the same relations and with the same hashes as the cut's.
+//! PostgreSQL's side: statements of the session that counts, behind the lock where there is one, over the same relations and with the same hashes as the cut's.
 
 use super::compare::{Hash, KeyedRow};
 use super::details::{Detail, Details, Extremes};
 use super::hours::{OTHER_DAYS, Sums};
 use super::{HOURS_SEARCHED, Plan, ROWS_SEARCHED, hexadecimal};
 use crate::reconcile::ReconcileError;
+use crate::reconcile::cut::{Sides, Subject};
 use crate::reconcile::digest::{self, RowSum};
-use crate::source;
+use crate::source::{self, SourceError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio_postgres::Client;
 
 /// Of a statement, so that a ROLLBACK behind one that is given up does not wait for ever.
 const STATEMENT_TIMEOUT: &str = "300s";
 const DOING: &str = "looking for the rows that do not balance";
 
 pub(super) struct SourceSide<'a> {
-    /// In the transaction that holds the lock.
-    pub(super) client: &'a Client,
+    /// Who asks, and about what.
+    pub(super) sides: &'a Sides<'a>,
+    pub(super) subject: &'a Subject<'a>,
     /// What stands behind FROM.
     pub(super) relations: Vec<String>,
     pub(super) plan: Arc<Plan>,
 }
 
 impl SourceSide<'_> {
-    /// The transaction ends with the explanation, so its settings may stay.
-    pub(super) async fn prepare(&self) -> Result<(), ReconcileError> {
-        let settings = format!("{}; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'", digest::PINS);
-        Ok(source::run_pins(self.client, &settings).await?)
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, SourceError>>) -> Result<T, ReconcileError> {
+        let pins = format!("{}; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'", digest::PINS);
+        self.sides.ask(self.subject, &pins, asked).await
     }
 
     pub(super) async fn hours(&self) -> Result<Sums, ReconcileError> {
         let sql = digest::grouped_digest_query(&self.plan.columns, &self.relations, &self.plan.hours.sql());
-        let sums = source::labelled_sums(self.client, DOING, &sql).await?.into_iter();
+        let asked = source::labelled_sums(self.sides.counting, DOING, &sql);
+        let sums = self.ask(asked).await?.into_iter();
         let sum = |(hour, rows, lanes): (String, i64, [i128; 2])| {
             (hour.parse().unwrap_or(OTHER_DAYS), RowSum::from_signed(rows, lanes))
         };
@@ -46,7 +47,8 @@ impl SourceSide<'_> {
         // As many as were counted; rows may have come since.
         let most = i64::try_from(HOURS_SEARCHED).unwrap_or(1).saturating_mul(ROWS_SEARCHED);
         let sql = format!("SELECT key, hash FROM ({rows}) AS part LIMIT {most}");
-        let rows = source::keyed_hashes(self.client, DOING, &sql).await?;
+        let asked = source::keyed_hashes(self.sides.counting, DOING, &sql);
+        let rows = self.ask(asked).await?;
         Ok(rows.into_iter().map(|[key, row]| KeyedRow { key, row }).collect())
     }
 
@@ -77,7 +79,8 @@ impl SourceSide<'_> {
             "SELECT key, (array_agg(message))[1] AS message, ARRAY[{}]::pg_catalog.text[] AS columns FROM ({rows}) AS part GROUP BY key",
             extremes.join(", ")
         );
-        let details = source::key_details(self.client, DOING, &sql).await?;
+        let asked = source::key_details(self.sides.counting, DOING, &sql);
+        let details = self.ask(asked).await?;
         Ok(details.into_iter().filter_map(detail).collect())
     }
 
