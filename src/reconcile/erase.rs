@@ -17,12 +17,19 @@ use crate::lake::{
 use crate::ops::fail_points;
 use crate::source;
 use chrono::Utc;
+use deltalake::arrow::array::RecordBatch;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Plans of one erasure: whoever rewrites the table meanwhile may be faster a few times.
 const PLANS_MAX: u32 = 5;
+
+/// For whoever rewrites the table just now, and for a store that fails for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(90);
 
 /// What is asked for.
 pub struct ErasureRequest {
@@ -149,12 +156,15 @@ impl Reconciler<'_> {
         partitions: &BTreeSet<Partition>,
         has_receipts: bool,
     ) -> Result<u64, ReconcileError> {
-        let mut eraser = Eraser::open(self.lake.0, path, Patience::none()).await?;
+        // A lock whose owner died ends by itself.
+        let (_waiting, word) = watch::channel(false);
+        let patience = Patience::until(word).at_most(LOCK_PATIENCE);
+        let mut eraser = Eraser::open(self.lake.0, path, patience).await?;
         let order = EraseOrder { partitions: partitions.clone(), condition: request.condition.clone() };
         for _ in 0..PLANS_MAX {
-            let columns: std::sync::Arc<[_]> = digest::columns_of(&self.facts.shape).into();
-            let each = move |sums: &mut Sums, partition: Partition, rows: &deltalake::arrow::array::RecordBatch| {
-                let sum = sums.entry(partition).or_insert_with(|| LakeDigest::new(std::sync::Arc::clone(&columns)));
+            let columns: Arc<[_]> = digest::columns_of(&self.facts.shape).into();
+            let each = move |sums: &mut Sums, partition: Partition, rows: &RecordBatch| {
+                let sum = sums.entry(partition).or_insert_with(|| LakeDigest::new(Arc::clone(&columns)));
                 sum.add(rows).map_err(|error| error.to_string())
             };
             let (plan, sums) = Box::pin(eraser.plan(&order, Sums::new(), each)).await?;

@@ -229,7 +229,7 @@ pub fn widened(span: Span, receipts: &[Span]) -> Span {
     }
 }
 
-/// [`fingerprint`] of all files of some days.
+/// Tells the files of some days from any others, whatever their order.
 pub fn fingerprint_of(span: Span, by: PartitionBy, lake: &BTreeMap<Partition, Vec<StoredFile>>) -> String {
     let files = partitions_of(span, by).into_iter().filter_map(|partition| lake.get(&partition)).flatten();
     fingerprint(&files.cloned().collect::<Vec<_>>())

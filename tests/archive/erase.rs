@@ -55,8 +55,10 @@ async fn dropped() -> (Site, RunningRun) {
     }
     let run = site.start_run();
     site.wait_for("SELECT confirmed_flush_lsn >= pg_current_wal_insert_lsn() - 1024 FROM pg_replication_slots").await;
+    // A file that the stream has replaced before stays until VACUUM, so only one of the days has such a change.
+    let changed = super::day(&site, 93).await;
     site.sql(&format!(
-        "UPDATE {EVENTS} SET user_agent = 'changed' WHERE user_id = '{SUBJECT}' AND created_at::time = '00:01'"
+        "UPDATE {EVENTS} SET user_agent = 'changed' WHERE user_id = '{SUBJECT}' AND created_at = '{changed} 00:01'"
     ))
     .await;
     site.sql("CALL partman.run_maintenance_proc()").await;
@@ -75,7 +77,8 @@ async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() 
     assert_eq!(report["executed"], false, "{report}");
     let days = report["days"].as_array().unwrap();
     assert_eq!(days.len(), 2, "only what is dropped: {report}");
-    assert!(days.iter().all(|day| day["rows"] == 3 && day["old_images"] == 1), "{report}");
+    assert!(days.iter().all(|day| day["rows"] == 3), "{report}");
+    assert_eq!((&days[0]["old_images"], &days[1]["old_images"]), (&1.into(), &0.into()), "{report}");
     assert_eq!(lake_rows(&site, "security_event").await, 69, "a rehearsal changes nothing");
 
     let (finished, report) = erase(&site, &["--execute"]).await;
@@ -83,6 +86,9 @@ async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() 
     assert_eq!(report["erased_rows"], 6, "{report}");
     assert_eq!(lake_rows(&site, "security_event").await, 63);
     assert!(untouched.exists());
+    // Entries whose statistics had the subject are gone; a checkpoint has those of files that are there.
+    let told = anywhere(&site.lake().join("security_event/_delta_log"), SUBJECT);
+    assert!(told.iter().all(|path| !path.ends_with(".json")), "{told:?}");
     let (finished, report) = audit(&site, &[]).await;
     finished.succeeded();
     assert_eq!(audited(&site, &report, 93).await["expected"]["rows"], 20, "{report}");
@@ -103,9 +109,7 @@ async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() 
     run.signal("TERM").await;
     run.ended().await.succeeded();
     assert_eq!(lake_rows(&site, "security_event").await, 65);
-    for day in [92, 93] {
-        assert_eq!(anywhere(&folder(&site, day).await, SUBJECT), Vec::<String>::new());
-    }
+    assert_eq!(anywhere(&folder(&site, 92).await, SUBJECT), Vec::<String>::new());
     site.cluster.stop().await;
 }
 
@@ -136,7 +140,7 @@ async fn an_erasure_that_dies_at_any_step_is_carried_on() {
     let (finished, report) = erase(&site, &["--execute"]).await;
     finished.succeeded();
     let journal = report["days"].as_array().unwrap().iter().map(|day| day["old_images"].as_u64().unwrap()).sum::<u64>();
-    assert_eq!(journal, 2, "what the dead ones left in the journal: {report}");
+    assert_eq!(journal, 1, "what the dead ones left in the journal: {report}");
     let (finished, report) = audit(&site, &[]).await;
     finished.succeeded();
     assert_eq!(report["chain"]["server"], "the same", "{report}");

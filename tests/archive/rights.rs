@@ -46,15 +46,10 @@ async fn r2_the_login_can_drop_nothing_but_what_it_has_frozen_and_counted() {
     }
     // Nor a table of its own for the root, which anybody may make: it cannot be published.
     let owner = site.value("SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'archive'").await;
-    for victim in ["archive.receipt", other.as_str()] {
-        let fake = format!(
-            "DROP TABLE IF EXISTS fake; CREATE TEMP TABLE fake (LIKE {victim}) PARTITION BY LIST ({column});
-             BEGIN; SELECT archive.lakebed_freeze('{victim}'::regclass, 'fake'::regclass)",
-            column = if victim == "archive.receipt" { "kind" } else { "user_name" }
-        );
-        refused(&fake, "55000").await;
-        client.batch_execute("ROLLBACK").await.unwrap();
-    }
+    let fake = "CREATE TEMP TABLE fake (LIKE archive.receipt) PARTITION BY LIST (kind);
+        BEGIN; SELECT archive.lakebed_freeze('archive.receipt'::regclass, 'fake'::regclass)";
+    refused(fake, "55000").await;
+    client.batch_execute("ROLLBACK").await.unwrap();
     refused("SELECT * FROM archive.lakebed_append('{}')", "42501").await;
     // Whoever may create in the schema cannot have anything of theirs called with the rights of its owner.
     for (operator, left, right, result) in [
