@@ -11,6 +11,7 @@ mod schedule;
 mod versions;
 
 use crate::support::{Finished, RunningRun, Site, files, lake_rows};
+use lakebed::base::{MARKER_PREFIX, RECONCILE_MARKER};
 use lakebed::demo::ServerKind;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,15 @@ async fn insert(site: &Site, days_ago: i32, rows: u32) {
          FROM generate_series(1, {rows}) AS n"
     ))
     .await;
+}
+
+/// Waits until the lake has everything that is committed.
+async fn landed(site: &Site) {
+    let lsn =
+        site.value(&format!("SELECT pg_logical_emit_message(false, '{MARKER_PREFIX}', '{RECONCILE_MARKER}')")).await;
+    // Another commit makes an idle server send the message.
+    site.sql("SELECT pg_logical_emit_message(true, 'a test', '')").await;
+    site.wait_for(&format!("SELECT confirmed_flush_lsn >= '{lsn}' FROM pg_replication_slots")).await;
 }
 
 async fn reconcile(site: &Site, more: &[&str]) -> (Finished, Value) {

@@ -40,6 +40,8 @@ pub(super) struct ActiveFile {
     pub(super) path: String,
     pub(super) partition: Partition,
     pub(super) size_bytes: u64,
+    /// When it was written, by whoever did: milliseconds since 1970.
+    pub(super) modified_millis: i64,
     /// What its statistics say about the values in it.
     pub(super) bounds: Bounds,
 }
@@ -132,6 +134,8 @@ pub(super) struct AddLine {
     partition_values: BTreeMap<String, Option<String>>,
     size: u64,
     #[serde(default)]
+    modification_time: i64,
+    #[serde(default)]
     stats: Option<String>,
 }
 
@@ -161,7 +165,8 @@ impl Files<'_> {
             None => self.broken = Some(add.path),
             Some(partition) if self.wanted.contains(partition) => {
                 let bounds = Bounds::of_statistics(add.stats.as_deref());
-                let file = ActiveFile { path: add.path.clone(), partition, size_bytes: add.size, bounds };
+                let (path, modified_millis) = (add.path.clone(), add.modification_time);
+                let file = ActiveFile { path, partition, size_bytes: add.size, modified_millis, bounds };
                 self.active.insert(add.path, file);
             }
             Some(_) => {}

@@ -18,7 +18,7 @@ use deltalake::arrow::array::{
 };
 use deltalake::arrow::datatypes::Int64Type;
 use deltalake::arrow::error::ArrowError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Below the lake's root.
@@ -138,6 +138,22 @@ pub async fn booked_receipts(location: &LakeLocation) -> Result<Booked, FileFaul
     }
     receipts.sort_by_key(|receipt| receipt.sequence);
     Ok(Booked { receipts, last })
+}
+
+/// The partitions of a table that hold days which PostgreSQL has dropped.
+pub(super) async fn dropped_partitions(
+    location: &LakeLocation,
+    table: &TableName,
+    by: PartitionBy,
+) -> Result<BTreeSet<Partition>, LakeError> {
+    let booked = booked_receipts(location).await.map_err(|fault| match fault {
+        FileFault::Lake(error) => error,
+        fault => LakeError::Log { location: format!("{location}/{RECEIPTS_PATH}"), reason: fault.to_string() },
+    })?;
+    let name = table.to_string();
+    let dropped = booked.receipts.iter().filter(|receipt| receipt.kind == "dropped" && receipt.table == name);
+    let days = dropped.flat_map(|receipt| receipt.lower.iter_days().take_while(|day| *day < receipt.upper));
+    Ok(days.map(|day| by.partition_of(day)).collect())
 }
 
 fn take(receipts: &mut Vec<BookedReceipt>, rows: &RecordBatch) -> Result<(), String> {

@@ -1,6 +1,8 @@
 //! A subject's rows are erased from dropped days, to the last copy that a program can reach, and the ledger stays balanced.
 
-use super::{EVENTS, assert_chain, audit, audited, detached, folder, insert, is_there, only_file, outcomes, reconcile};
+use super::{
+    EVENTS, assert_chain, audit, audited, detached, folder, insert, is_there, landed, only_file, outcomes, reconcile,
+};
 use crate::support::{Finished, RunningRun, Site, lake_rows};
 use serde_json::Value;
 use std::path::Path;
@@ -54,7 +56,7 @@ async fn dropped() -> (Site, RunningRun) {
         insert_subject(&site, day).await;
     }
     let run = site.start_run();
-    site.wait_for("SELECT confirmed_flush_lsn >= pg_current_wal_insert_lsn() - 1024 FROM pg_replication_slots").await;
+    landed(&site).await;
     // A file that the stream has replaced before stays until VACUUM, so only one of the days has such a change.
     let changed = super::day(&site, 93).await;
     site.sql(&format!(

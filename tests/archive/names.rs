@@ -1,6 +1,6 @@
 //! R1: late rows for a day that is detached, or dropped already.
 
-use super::{EVENTS, archived, assert_chain, audit, audited, detached, insert, is_there, outcomes, reconcile};
+use super::{EVENTS, archived, assert_chain, audit, audited, detached, insert, is_there, landed, outcomes, reconcile};
 use crate::support::{DATABASE, Site, lake_rows};
 
 /// What partman does with rows in the default partition, by the role that runs it: a partition of their day.
@@ -59,9 +59,7 @@ async fn r1_a_late_row_after_the_drop_is_explained_and_gets_a_receipt_of_its_own
     finished.succeeded();
     assert_eq!(outcomes(&report, "dropped"), [table.as_str()], "{report}");
     insert(&site, 93, 1).await;
-    // A proof waits for the row to arrive, and so does this.
-    let waits = "SELECT confirmed_flush_lsn >= pg_current_wal_insert_lsn() - 1024 FROM pg_replication_slots";
-    site.wait_for(waits).await;
+    landed(&site).await;
     let (finished, report) = audit(&site, &["--from", "2000-01-01"]).await;
     finished.succeeded();
     let found = audited(&site, &report, 93).await;
@@ -78,11 +76,51 @@ async fn r1_a_late_row_after_the_drop_is_explained_and_gets_a_receipt_of_its_own
     assert_eq!(audited(&site, &report, 93).await["expected"]["rows"], 21, "{report}");
     // A row that the lake has and nobody else is a finding, also years later.
     insert(&site, 93, 1).await;
-    site.wait_for(waits).await;
+    landed(&site).await;
     run.signal("TERM").await;
     run.ended().await.succeeded();
     let (finished, report) = audit(&site, &[]).await;
     assert_eq!(finished.code, Some(1), "without the stream it cannot be told: {report}");
     assert_eq!(audited(&site, &report, 93).await["outcome"], "unknown", "{report}");
+    site.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn r1_what_is_done_to_rows_that_came_back_leaves_the_archive_as_it_is() {
+    let (site, run) = archived().await;
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    let text = site.pipeline_text().render().replacen(
+        "partition_by = \"day\"",
+        "partition_by = \"day\"\ntruncate = \"apply\"",
+        1,
+    );
+    std::fs::write(site.pipeline_file(), text).unwrap();
+    let run = site.start_run();
+    let table = detached(&site, 93).await;
+    site.sql(&format!("CREATE TABLE public.kept AS TABLE {table}")).await;
+    reconcile(&site, &["--table", &table]).await.0.succeeded();
+    // Somebody has another look at a day of long ago, and takes it out again.
+    site.sql(&format!("INSERT INTO {EVENTS} TABLE public.kept")).await;
+    let rows = async |expected: u64| {
+        let (finished, report) = audit(&site, &["--table", EVENTS]).await;
+        let found = audited(&site, &report, 93).await;
+        assert_eq!((finished.code, &found["lake"]["rows"]), (Some(0), &expected.into()), "{found}");
+    };
+    landed(&site).await;
+    rows(40).await;
+    site.sql(&format!("UPDATE {EVENTS} SET description = 'seen' WHERE id IN (SELECT id FROM public.kept)")).await;
+    landed(&site).await;
+    rows(40).await;
+    site.sql(&format!("DELETE FROM {EVENTS} WHERE id IN (SELECT id FROM public.kept)")).await;
+    landed(&site).await;
+    rows(20).await;
+    // TRUNCATE empties what PostgreSQL has, and that is not what it has dropped.
+    site.sql(&format!("TRUNCATE {EVENTS}")).await;
+    landed(&site).await;
+    rows(20).await;
+    run.signal("TERM").await;
+    run.ended().await.succeeded();
+    assert_eq!(lake_rows(&site, "security_event").await, 20);
     site.cluster.stop().await;
 }

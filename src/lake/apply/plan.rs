@@ -8,16 +8,19 @@ use super::steps::{Step, Steps, Transaction};
 use super::versions::{Versions, row_number};
 use super::view::{FileRow, Label, Origin, View, ViewFile};
 use super::walk::walk;
+use crate::base::Partition;
 use crate::buffer::{Operation, PartitionBatch};
 use crate::lake::active::{ActiveFile, Wanted};
 use crate::lake::error::LakeError;
 use crate::lake::log::Log;
+use crate::lake::receipt_book::dropped_partitions;
 use crate::lake::staged::StagedFile;
 use crate::lake::writer::TableWriter;
 use crate::ops::fail_points;
 use deltalake::arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use deltalake::arrow::compute::{filter_record_batch, take_record_batch};
 use deltalake::arrow::datatypes::SchemaRef;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a rewrite will commit, beside the position.
@@ -95,7 +98,8 @@ impl Planner {
             match step {
                 Step::Truncate { ordinal, transaction } => {
                     view.load(&Wanted::All).await?;
-                    truncate(&mut view, ordinal, (transaction, Operation::Truncate)).await?;
+                    let dropped = dropped_partitions(&self.log.lake, &segment.table, by).await?;
+                    truncate(&mut view, ordinal, (transaction, Operation::Truncate), &dropped).await?;
                     last_ordinal = ordinal;
                 }
                 Step::Round(mut round) => {
@@ -185,9 +189,13 @@ impl Planner {
     }
 }
 
-/// Every row of the era and before goes.
-async fn truncate(view: &mut View, ordinal: u32, label: Label) -> Result<(), LakeError> {
+/// Every row of the era and before goes, but those of days that a receipt says are dropped: PostgreSQL has emptied what it has, and of these
+/// the lake alone has any.
+async fn truncate(view: &mut View, ordinal: u32, label: Label, dropped: &BTreeSet<Partition>) -> Result<(), LakeError> {
     for index in 0..view.files.len() {
+        if view.files.get(index).is_some_and(|file| file.is_in_the_lake() && dropped.contains(&file.partition)) {
+            continue;
+        }
         let (stand_ins, later) = view.stand_ins.split(index, ordinal);
         for row in stand_ins {
             view.goes(FileRow { file: index, row }, label);

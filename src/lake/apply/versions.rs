@@ -27,7 +27,12 @@ impl Versions {
                 scan(view, index, round, &mut versions).await?;
             }
         }
-        versions.iter_mut().for_each(|found| found.sort_by_key(|(era, _)| *era));
+        // Of rows that the lake holds, the one that came last is the last.
+        let written = |place: &Place| match place {
+            Place::File(row) => view.files.get(row.file).map_or(i64::MAX, ViewFile::modified_millis),
+            Place::Merged(_) => i64::MAX,
+        };
+        versions.iter_mut().for_each(|found| found.sort_by_key(|(era, place)| (*era, written(place))));
         Ok(Self(versions))
     }
 }

@@ -109,6 +109,11 @@ impl ViewFile {
         matches!(self.origin, Origin::Lake(_))
     }
 
+    /// When it was written; files of the segment come behind all of the lake's.
+    pub(super) fn modified_millis(&self) -> i64 {
+        if let Origin::Lake(active) = &self.origin { active.modified_millis } else { i64::MAX }
+    }
+
     /// Rows with their eras, as ends of runs; the era of a lake's row is [`IN_THE_LAKE`].
     pub(super) fn era_ends(&self) -> Vec<(u64, i64)> {
         let Some(eras) = &self.eras else {

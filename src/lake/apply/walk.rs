@@ -122,16 +122,18 @@ impl Walk<'_> {
     /// False when a patch has no row that it can be laid upon.
     fn change(&mut self, change: &Change) -> bool {
         let era = i64::from(change.ordinal);
-        let found = self.versions.get_mut(change.key).map(std::mem::take).unwrap_or_default();
-        let (gone, rest): (Vec<Version>, Vec<Version>) = found.into_iter().partition(|(known, _)| *known <= era);
-        let comes_again = !rest.is_empty();
+        let mut found = self.versions.get_mut(change.key).map(std::mem::take).unwrap_or_default();
+        // One row goes for one change. Further ones under the key are archived: PostgreSQL has dropped them with their partition, its key does
+        // not cover them any more, and so the row that it changes is the newest.
+        let known = found.partition_point(|(known, _)| *known <= era);
+        let image = known.checked_sub(1).map(|newest| found.remove(newest).1);
+        let comes_again = found.len() > known.saturating_sub(1);
         if let Some(versions) = self.versions.get_mut(change.key) {
-            *versions = rest;
+            *versions = found;
         }
-        for (_, place) in &gone {
-            self.goes(*place, change, comes_again);
+        if let Some(place) = image {
+            self.goes(place, change, comes_again);
         }
-        let image = gone.last().map(|(_, place)| *place);
         self.walked.unmatched += u64::from(image.is_none());
         let Some(patch) = change.patch else { return true };
         let Some(image) = image else { return false };
