@@ -1,7 +1,7 @@
 -- lakebed sql/09, version 3: the tables that stand in the archive schema beside what partman detached.
 --
 -- config is the guide's. A receipt proves what was dropped: `content` is the text that was hashed, it holds the hash of the receipt
--- before it, and the other columns repeat what is looked for. proof says of a day that is still attached how its last balance went,
+-- before it, and the other columns repeat what is looked for. proof says of a day that is still attached how its last balance went, for each pipeline,
 -- finding keeps what did not balance, queue what the guide's functions asked for. All belong to the owner of the schema; the login reads,
 -- and writes through the functions of sql/11 and sql/12 alone.
 --
@@ -58,6 +58,7 @@ CREATE TABLE IF NOT EXISTS :"archive".receipt (
 CREATE INDEX IF NOT EXISTS receipt_table_day ON :"archive".receipt (table_name, lower_bound);
 
 CREATE TABLE IF NOT EXISTS :"archive".proof (
+    slot_name text NOT NULL,
     table_name text NOT NULL,
     lower_bound date NOT NULL,
     upper_bound date NOT NULL,
@@ -69,7 +70,7 @@ CREATE TABLE IF NOT EXISTS :"archive".proof (
     lake_files text NOT NULL,
     delta_version bigint NOT NULL,
     proved_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    PRIMARY KEY (table_name, lower_bound, upper_bound)
+    PRIMARY KEY (slot_name, table_name, lower_bound, upper_bound)
 );
 
 CREATE TABLE IF NOT EXISTS :"archive".finding (

@@ -52,7 +52,7 @@ CREATE OR REPLACE FUNCTION @archive@.lakebed_prove(p_proof jsonb)
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO @archive@.proof SELECT filled.* FROM jsonb_populate_record(NULL::@archive@.proof, p_proof
         || jsonb_build_object('proved_at', now())) filled
-    ON CONFLICT (table_name, lower_bound, upper_bound) DO UPDATE SET (balanced, rows, digest, lake_rows, lake_digest, lake_files,
+    ON CONFLICT (slot_name, table_name, lower_bound, upper_bound) DO UPDATE SET (balanced, rows, digest, lake_rows, lake_digest, lake_files,
         delta_version, proved_at) = (excluded.balanced, excluded.rows, excluded.digest, excluded.lake_rows, excluded.lake_digest,
         excluded.lake_files, excluded.delta_version, excluded.proved_at)
 $body$

@@ -26,7 +26,7 @@ const TRANSACTION_ROWS: usize = 5_000;
 const PROVED_WITHIN: Duration = Duration::from_secs(600);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// No round of `run`'s own takes the day away, and no second proof falls into a measurement.
-const ARCHIVE: &str = "\n[archive]\nschedule = \"0 0 1 1 *\"\nproof_interval = \"24h\"\n";
+const ARCHIVE: &str = "schedule = \"0 0 1 1 *\"\nproof_interval = \"24h\"";
 
 /// The day, its server, its lake, and the process that follows.
 pub(crate) struct Day {
@@ -61,9 +61,10 @@ impl Day {
         let text = PipelineText {
             max_age: "10s",
             tables: vec![(format!("public.{TABLE}"), "created_at".to_owned(), "day")],
+            archive: ARCHIVE,
             ..site.pipeline_text()
         };
-        std::fs::write(site.pipeline_file(), text.render() + ARCHIVE).unwrap();
+        site.write_pipeline(&text);
         site.init().await;
         load(&site, day, options).await;
         site.run_until_caught_up().await;

@@ -62,7 +62,7 @@ impl Reconciler<'_> {
         let (location, path) = self.lake;
         let shape = &self.facts.shape;
         let lake = PartitionReader::open(location, path).await?.partitions().await?;
-        let proofs = source::proofs(self.control, self.archive, &shape.table).await?;
+        let proofs = source::proofs(self.control, self.archive, self.slot, &shape.table).await?;
         let receipts = self.receipts_of(EVER).await?;
         let receipts: Vec<Span> =
             receipts.iter().map(|receipt| Span { lower: receipt.lower, upper: receipt.upper }).collect();
@@ -93,6 +93,7 @@ impl Reconciler<'_> {
         let expected = cut.ledger.expected();
         let files: Vec<StoredFile> = cut.files.iter().map(|hashed| hashed.file.clone()).collect();
         let proof = json!({
+            "slot_name": self.slot,
             "table_name": table.to_string(),
             "lower_bound": due.span.lower.to_string(),
             "upper_bound": due.span.upper.to_string(),
@@ -121,6 +122,7 @@ impl Reconciler<'_> {
         let (table, days, reason) = (&self.facts.shape.table, due.span.to_string(), error.to_string());
         let nothing = digest::RowSum::default();
         let proof = json!({
+            "slot_name": self.slot,
             "table_name": table.to_string(),
             "lower_bound": due.span.lower.to_string(),
             "upper_bound": due.span.upper.to_string(),

@@ -221,18 +221,18 @@ pub async fn keep_proof(client: &Client, archive: &str, proof: &Value) -> Result
     read(client, "keeping a proof", &sql, &[&proof.to_string()]).await.map(|_| ())
 }
 
-/// The last proof of every day of a table.
+/// The last proof of every day of a table, by the pipeline of a slot.
 ///
 /// # Errors
 /// SQLSTATE 42P01 where `init` has not made the table yet.
-pub async fn proofs(client: &Client, archive: &str, table: &TableName) -> Result<Vec<Proof>, SourceError> {
+pub async fn proofs(client: &Client, archive: &str, slot: &str, table: &TableName) -> Result<Vec<Proof>, SourceError> {
     let sql = format!(
         "SELECT lower_bound::text AS lower_bound, upper_bound::text AS upper_bound, balanced, lake_files,
                 to_char(proved_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS proved_at
-         FROM {}.proof WHERE table_name = $1::text ORDER BY proof.lower_bound",
+         FROM {}.proof WHERE slot_name = $1::text AND table_name = $2::text ORDER BY proof.lower_bound",
         quote_identifier(archive)
     );
-    let rows = read(client, "reading the proofs", &sql, &[&table.to_string()]).await?;
+    let rows = read(client, "reading the proofs", &sql, &[&slot, &table.to_string()]).await?;
     let proof = |row: &Row| {
         Ok(Proof {
             lower: date(row, "lower_bound")?,

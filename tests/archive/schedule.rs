@@ -9,8 +9,8 @@ use serde_json::Value;
 async fn scheduled(schedule: &str, history_days: u32) -> Site {
     let site = Site::with_history(ServerKind::Debian15, history_days).await;
     let text = site.pipeline_text().render();
-    let archive = format!("\n[archive]\nschedule = \"{schedule}\"\nproof_interval = \"1s\"\n");
-    std::fs::write(site.pipeline_file(), text + &archive).unwrap();
+    let archive = format!("[archive]\nschedule = \"{schedule}\"\nproof_interval = \"1s\"\n");
+    std::fs::write(site.pipeline_file(), text.replace("[archive]\n", &archive)).unwrap();
     site.init().await;
     site
 }

@@ -64,6 +64,8 @@ pub struct PipelineText {
     /// None: the default.
     pub memory_limit: Option<&'static str>,
     pub tables: Vec<(String, String, &'static str)>,
+    /// What stands in `[archive]`.
+    pub archive: &'static str,
 }
 
 impl PipelineText {
@@ -82,6 +84,7 @@ impl PipelineText {
         if let Some(limit) = self.memory_limit {
             text.push_str(&format!("memory_limit = \"{limit}\"\n"));
         }
+        text.push_str(&format!("\n[archive]\n{}\n", self.archive));
         text.push_str("\n[query]\ndatabase = \"idp_archive\"\n");
         for (name, column, by) in &self.tables {
             text.push_str(&format!(
@@ -147,6 +150,7 @@ impl Site {
             max_age: "300ms",
             memory_limit: None,
             tables: vec![daily("security_event"), daily("security_event_hook_results")],
+            archive: "",
         }
     }
 

@@ -46,12 +46,16 @@ impl DayState {
 }
 
 impl ArchiveSide {
-    pub(super) async fn look(client: &Client, archive: &str, facts: &TableFacts) -> Result<Self, ReconcileError> {
+    pub(super) async fn look(
+        client: &Client,
+        (archive, slot): (&str, &str),
+        facts: &TableFacts,
+    ) -> Result<Self, ReconcileError> {
         let table = &facts.shape.table;
         let (first, last) = (NaiveDate::from_ymd_opt(1, 1, 1), NaiveDate::from_ymd_opt(9999, 12, 31));
         let days = (first.unwrap_or_default(), last.unwrap_or_default());
         Ok(Self {
-            proofs: source::proofs(client, archive, table).await?,
+            proofs: source::proofs(client, archive, slot, table).await?,
             receipts: source::receipts(client, archive, table, days).await?,
             waiting: reconcile::find(client, archive, facts).await?.candidates,
         })

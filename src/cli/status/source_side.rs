@@ -42,7 +42,9 @@ impl SourceSide {
         for section in &pipeline.tables {
             let facts = source::table(client, &table_rules(section), generated_published).await;
             tables.push(match facts {
-                Ok(facts) => Some(SourceTable::of(client, &pipeline.archive.schema, facts).await),
+                Ok(facts) => {
+                    Some(SourceTable::of(client, (&pipeline.archive.schema, &pipeline.source.slot), facts).await)
+                }
                 Err(_) => None,
             });
         }
@@ -58,7 +60,7 @@ impl SourceSide {
 }
 
 impl SourceTable {
-    async fn of(client: &Client, archive: &str, facts: TableFacts) -> Self {
+    async fn of(client: &Client, archive: (&str, &str), facts: TableFacts) -> Self {
         let empty = empty_days(client, &facts).await.map_err(|error| error.to_string());
         let archive = ArchiveSide::look(client, archive, &facts).await.ok();
         Self { shape: facts.shape, empty, archive }
