@@ -6,6 +6,7 @@ mod erase;
 mod lake_faults;
 mod left_alone;
 mod names;
+mod on_s3;
 mod rights;
 mod schedule;
 mod versions;

@@ -82,6 +82,11 @@ async fn the_schedule_does_a_round_and_a_lock_held_by_another_is_waited_out() {
 #[tokio::test]
 async fn r1_complete_days_are_proved_early_and_again_when_they_are_touched() {
     let site = scheduled("0 0 1 1 *", 7).await;
+    site.init_with(&["--retention", "91 days"]).await.succeeded();
+    let retention = "SELECT retention || ' ' || retention_schema FROM partman.part_config WHERE parent_table = 'public.security_event'";
+    assert_eq!(site.value(retention).await, "91 days archive");
+    let again = site.init_with(&["--retention", "91 days"]).await.succeeded();
+    assert!(!again.stdout.contains("done"), "{}", again.stdout);
     insert(&site, 5, 20).await;
     insert(&site, 7, 10).await;
     site.run_until_caught_up().await;

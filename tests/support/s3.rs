@@ -105,6 +105,23 @@ impl S3 {
         self.store().put(&probe, "ready".into()).await.is_ok() && self.store().delete(&probe).await.is_ok()
     }
 
+    /// Objects below a prefix.
+    pub async fn count(&self, prefix: &str) -> usize {
+        self.store().list(Some(&StorePath::from(prefix))).try_collect::<Vec<_>>().await.unwrap().len()
+    }
+
+    /// Changes one byte of every object below a prefix, as nobody should.
+    pub async fn tamper(&self, prefix: &str) {
+        let store = self.store();
+        let objects: Vec<_> = store.list(Some(&StorePath::from(prefix))).try_collect().await.unwrap();
+        assert!(!objects.is_empty(), "nothing below {prefix}");
+        for object in objects {
+            let mut bytes = store.get(&object.location).await.unwrap().bytes().await.unwrap().to_vec();
+            bytes[3] ^= 1;
+            store.put(&object.location, bytes.into()).await.unwrap();
+        }
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
     }
