@@ -18,12 +18,19 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 const EVENTS: &str = "public.security_event";
-/// Beyond the retention of 90 days, with a day to spare.
-const OLD_DAYS: std::ops::Range<i32> = 92..95;
+/// Beyond the retention, with a day to spare.
+const OLD_DAYS: std::ops::Range<i32> = 7..10;
 
-/// A site whose partitions of 92 to 94 days ago hold rows that the lake has, and are detached; and its pipeline, running.
+/// A site whose partman keeps 5 days instead of the customer's 90, so that a few partitions are enough.
+async fn old_site() -> Site {
+    let site = Site::with_history(ServerKind::Debian15, 11).await;
+    site.sql("UPDATE partman.part_config SET retention = '5 days'").await;
+    site
+}
+
+/// A site whose partitions of 7 to 9 days ago hold rows that the lake has, and are detached; and its pipeline, running.
 async fn archived() -> (Site, RunningRun) {
-    let site = Site::with_history(ServerKind::Debian15, 96).await;
+    let site = old_site().await;
     site.init().await;
     for day in OLD_DAYS {
         insert(&site, day, 20).await;
@@ -116,7 +123,7 @@ async fn r1_what_balances_is_dropped_with_a_receipt_and_the_lake_answers_for_it(
     let waiting = site.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'archive' AND tablename ~ '_p2'").await;
     let (finished, report) = reconcile(&site, &["--dry-run"]).await;
     finished.succeeded();
-    assert!(outcomes(&report, "balanced").contains(&detached(&site, 93).await.as_str()), "{report}");
+    assert!(outcomes(&report, "balanced").contains(&detached(&site, 8).await.as_str()), "{report}");
     assert_eq!(site.value("SELECT count(*) FROM archive.receipt").await, "0", "a dry run drops nothing");
 
     let (finished, report) = reconcile(&site, &[]).await;
@@ -165,7 +172,7 @@ async fn assert_chain(site: &Site) {
 #[tokio::test]
 async fn r1_what_does_not_balance_stays_and_is_a_finding() {
     let (site, run) = archived().await;
-    let [changed, short, long] = [92, 93, 94].map(|day| detached(&site, day));
+    let [changed, short, long] = [7, 8, 9].map(|day| detached(&site, day));
     let (changed, short, long) = (changed.await, short.await, long.await);
     let changed_row = site.value(&format!("SELECT id FROM {changed} LIMIT 1")).await;
     site.sql(&format!("UPDATE {changed} SET description = 'tampered' WHERE id = '{changed_row}'")).await;
@@ -261,13 +268,13 @@ async fn r1_a_file_that_is_lost_or_doubled_in_the_lake_is_noticed() {
     let (site, run) = archived().await;
     let (finished, _) = reconcile(&site, &["--dry-run"]).await;
     finished.succeeded();
-    let folder = folder(&site, 93).await;
+    let folder = folder(&site, 8).await;
     let file = only_file(&folder);
     let kept = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     let (finished, report) = reconcile(&site, &["--table", EVENTS]).await;
     assert_eq!(finished.code, Some(3), "{}{}", finished.stdout, finished.stderr);
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     assert_eq!(outcomes(&report, "differs"), [table.as_str()], "{report}");
     assert!(report.to_string().contains("is missing"), "{report}");
     assert!(report.to_string().contains("1 file of the lake cannot be read"), "{report}");

@@ -45,20 +45,20 @@ fn anywhere(folder: &Path, text: &str) -> Vec<String> {
     found
 }
 
-/// A site whose days of 92 to 94 days ago are dropped, with a subject's rows in two of them and in a day that lives.
+/// A site whose days of 7 to 9 days ago are dropped, with a subject's rows in two of them and in a day that lives.
 async fn dropped() -> (Site, RunningRun) {
-    let site = Site::with_history(lakebed::demo::ServerKind::Debian15, 96).await;
+    let site = super::old_site().await;
     site.init().await;
     for day in super::OLD_DAYS {
         insert(&site, day, 20).await;
     }
-    for day in [92, 93, 1] {
+    for day in [7, 8, 1] {
         insert_subject(&site, day).await;
     }
     let run = site.start_run();
     landed(&site).await;
     // A file that the stream has replaced before stays until VACUUM, so only one of the days has such a change.
-    let changed = super::day(&site, 93).await;
+    let changed = super::day(&site, 8).await;
     site.sql(&format!(
         "UPDATE {EVENTS} SET user_agent = 'changed' WHERE user_id = '{SUBJECT}' AND created_at = '{changed} 00:01'"
     ))
@@ -66,14 +66,14 @@ async fn dropped() -> (Site, RunningRun) {
     site.sql("CALL partman.run_maintenance_proc()").await;
     let (finished, report) = reconcile(&site, &[]).await;
     finished.succeeded();
-    assert!(outcomes(&report, "dropped").contains(&detached(&site, 92).await.as_str()), "{report}");
+    assert!(outcomes(&report, "dropped").contains(&detached(&site, 7).await.as_str()), "{report}");
     (site, run)
 }
 
 #[tokio::test]
 async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() {
     let (site, run) = dropped().await;
-    let untouched = only_file(&folder(&site, 94).await);
+    let untouched = only_file(&folder(&site, 9).await);
     let (finished, report) = erase(&site, &[]).await;
     finished.succeeded();
     assert_eq!(report["executed"], false, "{report}");
@@ -93,11 +93,11 @@ async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() 
     assert!(told.iter().all(|path| !path.ends_with(".json")), "{told:?}");
     let (finished, report) = audit(&site, &[]).await;
     finished.succeeded();
-    assert_eq!(audited(&site, &report, 93).await["expected"]["rows"], 20, "{report}");
+    assert_eq!(audited(&site, &report, 8).await["expected"]["rows"], 20, "{report}");
     assert_chain(&site).await;
     let receipt = "SELECT string_agg(rows || ' ' || (content::jsonb ->> 'reason'), ', ') FROM archive.receipt WHERE kind = 'erased'";
     assert_eq!(site.value(receipt).await, "-3 request 17, -3 request 17");
-    assert!(!is_there(&site, &detached(&site, 93).await).await);
+    assert!(!is_there(&site, &detached(&site, 8).await).await);
 
     // The stream goes on over the shortened log, and a second erasure finds nothing.
     insert(&site, 0, 5).await;
@@ -111,7 +111,7 @@ async fn a_subjects_rows_are_erased_from_dropped_days_and_the_ledger_balances() 
     run.signal("TERM").await;
     run.ended().await.succeeded();
     assert_eq!(lake_rows(&site, "security_event").await, 65);
-    assert_eq!(anywhere(&folder(&site, 92).await, SUBJECT), Vec::<String>::new());
+    assert_eq!(anywhere(&folder(&site, 7).await, SUBJECT), Vec::<String>::new());
     site.cluster.stop().await;
 }
 
@@ -121,7 +121,7 @@ async fn an_erasure_that_dies_at_any_step_is_carried_on() {
     let condition = format!("user_id = '{SUBJECT}'");
     let arguments = ["erase", "--execute", "--table", EVENTS, "--where", &condition, "--reason", "request 17", "--to"];
     for (point, day, is_erased) in
-        [("erase.after_note", 93, false), ("erase.after_commit", 93, true), ("erase.after_receipt", 92, true)]
+        [("erase.after_note", 8, false), ("erase.after_commit", 8, true), ("erase.after_receipt", 7, true)]
     {
         let last = super::day(&site, day).await;
         let arguments = [&arguments[..], &[&last]].concat();

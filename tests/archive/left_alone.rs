@@ -57,7 +57,7 @@ async fn r5_what_only_looks_like_a_partition_stays() {
 #[tokio::test]
 async fn r4_without_a_key_with_foreign_days_and_behind_a_policy() {
     let (site, run) = archived().await;
-    let [keyless, foreign, hidden] = [92, 93, 94].map(|day| detached(&site, day));
+    let [keyless, foreign, hidden] = [7, 8, 9].map(|day| detached(&site, day));
     let (keyless, foreign, hidden) = (keyless.await, foreign.await, hidden.await);
     // As partman 5 leaves it with retention_keep_index = false.
     let name = keyless.split('.').nth(1).unwrap();

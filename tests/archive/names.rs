@@ -13,8 +13,8 @@ async fn out_of_the_default_partition(site: &Site) {
 #[tokio::test]
 async fn r1_a_name_that_comes_back_is_given_up_and_both_tables_balance_against_one_day() {
     let (site, run) = archived().await;
-    let table = detached(&site, 92).await;
-    insert(&site, 92, 3).await;
+    let table = detached(&site, 7).await;
+    insert(&site, 7, 3).await;
     // In the default partition: what the parent still holds of the day is part of its ledger.
     let (finished, report) = reconcile(&site, &["--dry-run", "--table", &table]).await;
     finished.succeeded();
@@ -54,15 +54,15 @@ async fn r1_a_name_that_comes_back_is_given_up_and_both_tables_balance_against_o
 #[tokio::test]
 async fn r1_a_late_row_after_the_drop_is_explained_and_gets_a_receipt_of_its_own() {
     let (site, run) = archived().await;
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     let (finished, report) = reconcile(&site, &["--table", &table]).await;
     finished.succeeded();
     assert_eq!(outcomes(&report, "dropped"), [table.as_str()], "{report}");
-    insert(&site, 93, 1).await;
+    insert(&site, 8, 1).await;
     landed(&site).await;
     let (finished, report) = audit(&site, &["--from", "2000-01-01"]).await;
     finished.succeeded();
-    let found = audited(&site, &report, 93).await;
+    let found = audited(&site, &report, 8).await;
     assert_eq!((&found["expected"]["rows"], &found["lake"]["rows"]), (&20.into(), &21.into()), "{found}");
     assert_eq!(found["notes"][0], "it holds further rows, and PostgreSQL has them", "{found}");
 
@@ -73,15 +73,15 @@ async fn r1_a_late_row_after_the_drop_is_explained_and_gets_a_receipt_of_its_own
     assert_eq!(outcomes(&report, "dropped"), [table.as_str()], "{report}");
     let (finished, report) = audit(&site, &[]).await;
     finished.succeeded();
-    assert_eq!(audited(&site, &report, 93).await["expected"]["rows"], 21, "{report}");
+    assert_eq!(audited(&site, &report, 8).await["expected"]["rows"], 21, "{report}");
     // A row that the lake has and nobody else is a finding, also years later.
-    insert(&site, 93, 1).await;
+    insert(&site, 8, 1).await;
     landed(&site).await;
     run.signal("TERM").await;
     run.ended().await.succeeded();
     let (finished, report) = audit(&site, &[]).await;
     assert_eq!(finished.code, Some(1), "without the stream it cannot be told: {report}");
-    assert_eq!(audited(&site, &report, 93).await["outcome"], "unknown", "{report}");
+    assert_eq!(audited(&site, &report, 8).await["outcome"], "unknown", "{report}");
     site.cluster.stop().await;
 }
 
@@ -97,14 +97,14 @@ async fn r1_what_is_done_to_rows_that_came_back_leaves_the_archive_as_it_is() {
     );
     std::fs::write(site.pipeline_file(), text).unwrap();
     let run = site.start_run();
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     site.sql(&format!("CREATE TABLE public.kept AS TABLE {table}")).await;
     reconcile(&site, &["--table", &table]).await.0.succeeded();
     // Somebody has another look at a day of long ago, and takes it out again.
     site.sql(&format!("INSERT INTO {EVENTS} TABLE public.kept")).await;
     let rows = async |expected: u64| {
         let (finished, report) = audit(&site, &["--table", EVENTS]).await;
-        let found = audited(&site, &report, 93).await;
+        let found = audited(&site, &report, 8).await;
         assert_eq!((finished.code, &found["lake"]["rows"]), (Some(0), &expected.into()), "{found}");
     };
     landed(&site).await;

@@ -7,7 +7,7 @@ use lakebed::connect::{self, Settings};
 #[tokio::test]
 async fn r2_the_login_can_drop_nothing_but_what_it_has_frozen_and_counted() {
     let (site, run) = archived().await;
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     let settings = Settings::from_url(&site.url()).unwrap();
     let connection = connect::control(&settings).await.unwrap();
     let client = connection.client();
@@ -85,7 +85,7 @@ async fn r2_the_login_can_drop_nothing_but_what_it_has_frozen_and_counted() {
 #[tokio::test]
 async fn r3_a_table_that_somebody_writes_to_waits_and_the_late_writer_is_counted() {
     let (site, run) = archived().await;
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     let writer = site.cluster.connect(DATABASE).await.unwrap();
     writer.execute(&format!("BEGIN; INSERT INTO {table} SELECT (json_populate_record(t, json_build_object('id', gen_random_uuid()))).* FROM {table} t LIMIT 1")).await.unwrap();
     let (finished, report) = reconcile(&site, &["--table", &table]).await;

@@ -1,13 +1,12 @@
 //! What `run` does by itself: it hears the guide's functions, keeps its schedule, and proves complete days before anybody asks.
 
-use super::{EVENTS, OLD_DAYS, assert_chain, day, detached, insert, is_there};
+use super::{EVENTS, OLD_DAYS, assert_chain, day, detached, insert, is_there, old_site};
 use crate::support::{DATABASE, RunningRun, Site};
-use lakebed::demo::ServerKind;
 use serde_json::Value;
 
 /// A site whose run proves days every second, and does a round whenever the schedule says.
-async fn scheduled(schedule: &str, history_days: u32) -> Site {
-    let site = Site::with_history(ServerKind::Debian15, history_days).await;
+async fn scheduled(schedule: &str) -> Site {
+    let site = old_site().await;
     let text = site.pipeline_text().render();
     let archive = format!("[archive]\nschedule = \"{schedule}\"\nproof_interval = \"1s\"\n");
     std::fs::write(site.pipeline_file(), text.replace("[archive]\n", &archive)).unwrap();
@@ -22,7 +21,7 @@ async fn ended(run: RunningRun) {
 
 #[tokio::test]
 async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
-    let site = scheduled("0 0 1 1 *", 96).await;
+    let site = scheduled("0 0 1 1 *").await;
     for day in OLD_DAYS {
         insert(&site, day, 20).await;
     }
@@ -33,7 +32,7 @@ async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
     // The dry run of the guide asks for nothing.
     site.sql("SELECT * FROM archive.process_archived_partitions(true)").await;
     assert_eq!(site.value("SELECT count(*) FROM archive.queue").await, "0");
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     let name = table.split('.').nth(1).unwrap().to_owned();
     let export = format!("SELECT archive.export_partition_to_external_storage('archive', '{name}')");
     assert_eq!(site.value(&export).await, "f", "nothing is exported while it is there");
@@ -51,10 +50,10 @@ async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
 
 #[tokio::test]
 async fn the_schedule_does_a_round_and_a_lock_held_by_another_is_waited_out() {
-    let site = scheduled("* * * * *", 96).await;
-    insert(&site, 93, 20).await;
+    let site = scheduled("* * * * *").await;
+    insert(&site, 8, 20).await;
     site.sql("CALL partman.run_maintenance_proc()").await;
-    let table = detached(&site, 93).await;
+    let table = detached(&site, 8).await;
     let reader = site.cluster.connect(DATABASE).await.unwrap();
     reader.execute(&format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")).await.unwrap();
     let run = site.start_run().allowing(&["SQLSTATE 55P03"]);
@@ -81,7 +80,7 @@ async fn the_schedule_does_a_round_and_a_lock_held_by_another_is_waited_out() {
 
 #[tokio::test]
 async fn r1_complete_days_are_proved_early_and_again_when_they_are_touched() {
-    let site = scheduled("0 0 1 1 *", 7).await;
+    let site = scheduled("0 0 1 1 *").await;
     site.init_with(&["--retention", "91 days"]).await.succeeded();
     let retention = "SELECT retention || ' ' || retention_schema FROM partman.part_config WHERE parent_table = 'public.security_event'";
     assert_eq!(site.value(retention).await, "91 days archive");
