@@ -61,6 +61,8 @@ impl Keeper {
     }
 
     pub(crate) fn go_on(&mut self) {
+        // A cut that was still to come was meant for the process before.
+        self.proxy.set(Direction::ToClient, Flow::Pass);
         self.run = Some(self.lane.start());
         self.is_cut = false;
     }

@@ -2,11 +2,11 @@
 
 use super::{EVENTS, OLD_DAYS, assert_chain, day, detached, insert, is_there, old_site};
 use crate::support::{DATABASE, RunningRun, Site};
+use lakebed::demo::ServerKind;
 use serde_json::Value;
 
 /// A site whose run proves days every second, and does a round whenever the schedule says.
-async fn scheduled(schedule: &str) -> Site {
-    let site = old_site().await;
+async fn scheduled(site: Site, schedule: &str) -> Site {
     let text = site.pipeline_text().render();
     let archive = format!("[archive]\nschedule = \"{schedule}\"\nproof_interval = \"1s\"\n");
     std::fs::write(site.pipeline_file(), text.replace("[archive]\n", &archive)).unwrap();
@@ -21,7 +21,7 @@ async fn ended(run: RunningRun) {
 
 #[tokio::test]
 async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
-    let site = scheduled("0 0 1 1 *").await;
+    let site = scheduled(old_site().await, "0 0 1 1 *").await;
     for day in OLD_DAYS {
         insert(&site, day, 20).await;
     }
@@ -50,7 +50,7 @@ async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
 
 #[tokio::test]
 async fn the_schedule_does_a_round_and_a_lock_held_by_another_is_waited_out() {
-    let site = scheduled("* * * * *").await;
+    let site = scheduled(old_site().await, "* * * * *").await;
     insert(&site, 8, 20).await;
     site.sql("CALL partman.run_maintenance_proc()").await;
     let table = detached(&site, 8).await;
@@ -80,7 +80,8 @@ async fn the_schedule_does_a_round_and_a_lock_held_by_another_is_waited_out() {
 
 #[tokio::test]
 async fn r1_complete_days_are_proved_early_and_again_when_they_are_touched() {
-    let site = scheduled("0 0 1 1 *").await;
+    // Few days, because all of them are proved before one is looked at again.
+    let site = scheduled(Site::with_history(ServerKind::Debian15, 7).await, "0 0 1 1 *").await;
     site.init_with(&["--retention", "91 days"]).await.succeeded();
     let retention = "SELECT retention || ' ' || retention_schema FROM partman.part_config WHERE parent_table = 'public.security_event'";
     assert_eq!(site.value(retention).await, "91 days archive");
