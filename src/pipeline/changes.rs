@@ -46,7 +46,7 @@ impl Follow {
             Message::LogicalMessage { prefix, content, .. } => {
                 if prefix == MARKER_PREFIX && content == RECONCILE_MARKER.as_bytes() {
                     // What was committed before it is looked for in the lake (R3).
-                    self.progress.hurry();
+                    self.progress.hurry(at);
                     self.flush().await?;
                 }
                 return Ok(self.is_marker(prefix, content));

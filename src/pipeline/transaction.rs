@@ -58,8 +58,8 @@ pub(super) struct Progress {
     idle_asked_to: Lsn,
     /// Since when the server has sent more than `land` was told of.
     idle_since: Option<Instant>,
-    /// Somebody waits for the acknowledgement of what was sent.
-    hurried: bool,
+    /// Somebody waits for the acknowledgement of a position behind this one.
+    hurried: Option<Lsn>,
 }
 
 impl Progress {
@@ -111,9 +111,10 @@ impl Progress {
         }
     }
 
-    /// The next position without rows is acknowledged at once: somebody waits for it.
-    pub(super) fn hurry(&mut self) {
-        self.hurried = true;
+    /// Positions without rows are acknowledged at once, until one behind `at` is: somebody waits for it. The server tells of that one later
+    /// than of the message at `at`, and may have told of earlier ones just before.
+    pub(super) fn hurry(&mut self, at: Lsn) {
+        self.hurried = self.hurried.max(Some(at));
     }
 
     /// Whether rows of whole transactions wait for a flush.
@@ -165,7 +166,7 @@ impl Progress {
     /// When the lake should note that position: each notice costs the store a request or two.
     pub(super) fn idle_deadline(&self, durable: Lsn, interval: Duration) -> Option<Instant> {
         self.idle_position(durable)?;
-        self.idle_since.map(|since| if self.hurried { since } else { since + interval })
+        self.idle_since.map(|since| if self.hurried.is_some() { since } else { since + interval })
     }
 
     /// `land` was asked to acknowledge `at`, or could not be; the next one waits its turn.
@@ -174,7 +175,7 @@ impl Progress {
             Some(at) => {
                 self.idle_asked_to = at;
                 self.idle_since = None;
-                self.hurried = false;
+                self.hurried = self.hurried.filter(|wanted| at <= *wanted);
             }
             None => self.idle_since = Some(Instant::now()),
         }
@@ -187,6 +188,25 @@ mod tests {
 
     fn open(commit_lsn: u64) -> Option<OpenTransaction> {
         Some(OpenTransaction { commit_lsn: Lsn(commit_lsn), commit_time_micros: 0, xid: 7, skipped: false })
+    }
+
+    #[test]
+    fn r3_whoever_waits_for_a_marker_waits_for_no_interval() {
+        let mut progress = Progress::default();
+        let at_once = |progress: &Progress, durable| {
+            let deadline = progress.idle_deadline(Lsn(durable), Duration::from_secs(3600));
+            deadline.is_some_and(|deadline| deadline <= Instant::now())
+        };
+        progress.sent(Lsn(5));
+        assert!(!at_once(&progress, 0));
+        progress.hurry(Lsn(10));
+        assert!(at_once(&progress, 0), "what is before it is acknowledged, too");
+        progress.idle_asked(Some(Lsn(5)));
+        progress.sent(Lsn(12));
+        assert!(at_once(&progress, 5), "and that is not what is waited for");
+        progress.idle_asked(Some(Lsn(12)));
+        progress.sent(Lsn(20));
+        assert!(!at_once(&progress, 12));
     }
 
     #[test]
