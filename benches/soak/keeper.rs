@@ -37,7 +37,8 @@ impl Keeper {
         let proxy = Proxy::start(site.cluster.port()).await;
         let url = format!("postgresql://{NAME}:{PASSWORD}@127.0.0.1:{}/{DATABASE}?sslmode=disable", proxy.port);
         // Days are proved all along: a false alarm is an ERROR, and those end the soak.
-        let adapt = |text: &mut PipelineText| (text.url, text.archive) = (url.clone(), "proof_interval = \"2s\"");
+        let adapt =
+            |text: &mut PipelineText| (text.url, text.archive) = (url.clone(), "proof_interval = \"2s\"".to_owned());
         let lane = match s3 {
             None => Lane::local(site, slot, adapt),
             Some(s3) => Lane::on_s3(site, slot, s3.port(), adapt),

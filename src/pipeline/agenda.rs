@@ -37,11 +37,11 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
-    /// The first proof is due when the stream has had a moment to begin.
+    /// The first proof is due soon, when the stream has had a moment to begin.
     pub(super) fn new(schedule: Schedule, proof_interval: Duration, now: DateTime<Utc>) -> Self {
         let round = schedule.next_after(now);
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let proof = now + delta(proof_interval.min(FIRST_RETRY));
+        let proof = now + delta(proof_interval / 10);
         Self { schedule, proof_interval, round, retry: None, retries: 0, backoff, proof }
     }
 

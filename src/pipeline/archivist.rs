@@ -10,7 +10,7 @@ use super::archive::{Archive, Round};
 use crate::base::{Backoff, Classify, RetryClass, TableName};
 use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, ControlConnection};
-use crate::reconcile::{Outcome, ReconcileError, Span};
+use crate::reconcile::{NameTaken, Outcome, ReconcileError, Span};
 use crate::source::{self, SourceError};
 use chrono::Utc;
 use std::collections::BTreeSet;
@@ -168,13 +168,16 @@ impl<'a> Keeper<'a> {
     /// Whether a day was looked at.
     async fn prove_one_of(&mut self, section: &TableSection) -> Result<bool, PipelineError> {
         let table = self.archive.table(section).await?;
-        let reconciler = self.archive.reconciler(&table, section, false);
+        let reconciler = self.archive.reconciler(&table, section, self.archive.pipeline.archive.drop);
+        // A name that came back stops partman's retention, which no night can wait for.
+        let mut found = reconciler.candidates().await?;
+        tell_of(&reconciler.make_way(&mut found).await?);
+        let waiting = found.candidates;
         let due = reconciler.due(Utc::now()).await?;
         let name = &section.name;
         let next = due.into_iter().find(|due| !self.passed_over.contains(&(name.clone(), due.span)));
         let Some(due) = next else { return Ok(false) };
         self.passed_over.insert((name.clone(), due.span));
-        let waiting = reconciler.candidates().await?.candidates;
         let days = due.span;
         match reconciler.prove(&due, &waiting).await {
             Ok(report) if report.reasons.is_empty() => {
@@ -188,6 +191,12 @@ impl<'a> Keeper<'a> {
             Err(error) => tracing::info!(table = %name, %days, %error, "no proof of these days for now"),
         }
         Ok(true)
+    }
+}
+
+fn tell_of(names_taken: &[NameTaken]) {
+    for taken in names_taken {
+        tracing::error!(partition = %taken.table, reason = taken.reason, "a waiting table's name is attached again");
     }
 }
 
@@ -208,9 +217,7 @@ fn tell(round: &Round) {
             Outcome::Failed(error) => tracing::warn!(%table, %partition, %days, %error, "not judged"),
         }
     }
-    for taken in &round.names_taken {
-        tracing::error!(partition = %taken.table, reason = taken.reason, "a waiting table's name is attached again");
-    }
+    tell_of(&round.names_taken);
     for (what, error) in &round.failures {
         tracing::warn!(what, %error, "the archive could not be looked after");
     }

@@ -1,15 +1,14 @@
 //! What `run` does by itself: it hears the guide's functions, keeps its schedule, and proves complete days before anybody asks.
 
 use super::{EVENTS, OLD_DAYS, assert_chain, day, detached, insert, is_there, old_site};
-use crate::support::{DATABASE, RunningRun, Site};
+use crate::support::{DATABASE, PipelineText, RunningRun, Site};
 use lakebed::demo::ServerKind;
 use serde_json::Value;
 
 /// A site whose run proves days every second, and does a round whenever the schedule says.
 async fn scheduled(site: Site, schedule: &str) -> Site {
-    let text = site.pipeline_text().render();
-    let archive = format!("[archive]\nschedule = \"{schedule}\"\nproof_interval = \"1s\"\n");
-    std::fs::write(site.pipeline_file(), text.replace("[archive]\n", &archive)).unwrap();
+    let archive = format!("schedule = \"{schedule}\"\nproof_interval = \"1s\"");
+    site.write_pipeline(&PipelineText { archive, ..site.pipeline_text() });
     site.init().await;
     site
 }
