@@ -288,7 +288,8 @@ pub(super) fn with_binary_form() -> Vec<Column> {
         column("numeric(5)", numeric(5, 0)),
         column("numeric", huge_numeric()),
         column("numeric(60,20)", one_of(numeric(40, 20), edges(&["NaN"]))),
-        column("numeric(5,-2)", numeric(7, 3)),
+        // Seven digits could round up to more than the type holds.
+        column("numeric(5,-2)", numeric(6, 3)),
         column("date", date()),
         column("time", one_of(clock(), edges(&["24:00:00", "00:00:00", "23:59:60"]))),
         column("time(3)", clock()),
