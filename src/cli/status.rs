@@ -44,7 +44,7 @@
 //!                "reason": text,
 //!                "recorded_at": "2026-01-02T03:04:05Z",
 //!                "recorded_by": text}] | null,    by position; null: they cannot be read
-//!  "archive_findings": [{"kind": "unbalanced" | "early_proof" | "name_taken" | "came_back",
+//!  "archive_findings": [{"kind": "unbalanced" | "early_proof" | "name_taken" | "came_back" | "left_alone" | "not_judged",
 //!                        "table": text,
 //!                        "partition": text,       a detached table, or days
 //!                        "reason": text,

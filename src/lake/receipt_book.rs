@@ -70,6 +70,18 @@ impl ReceiptBook {
         Ok(Self { table })
     }
 
+    /// Whether a lake has the table.
+    ///
+    /// # Errors
+    /// What the store says, and a log that cannot be read.
+    pub async fn exists(location: &LakeLocation) -> Result<bool, LakeError> {
+        match PartitionReader::open(location, RECEIPTS_PATH).await {
+            Ok(_) => Ok(true),
+            Err(LakeError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The last receipt that is there.
     pub fn last(&self) -> i64 {
         i64::try_from(self.table.recorded().0).unwrap_or(i64::MAX)

@@ -10,6 +10,7 @@ use super::archive::{Archive, Round};
 use crate::base::{Backoff, Classify, RetryClass, TableName};
 use crate::config::{Pipeline, TableSection};
 use crate::connect::{self, ControlConnection};
+use crate::reconcile::chain::Kept;
 use crate::reconcile::{NameTaken, Outcome, ReconcileError, Span};
 use crate::source::{self, SourceError};
 use chrono::Utc;
@@ -146,8 +147,23 @@ impl<'a> Keeper<'a> {
         round.is_worth_another()
     }
 
+    async fn keep_receipts(&mut self) {
+        match self.archive.receipts().await {
+            Ok(kept) => tell_of_restored(kept),
+            Err(error) if error.retry_class() == RetryClass::Transient => {
+                tracing::debug!(%error, "receipts are kept in both places later");
+            }
+            Err(PipelineError::Reconcile(ReconcileError::Source(error)) | PipelineError::Source(error)) => {
+                self.not_installed_or(&error, "receipts cannot be kept in both places");
+            }
+            Err(error) => tracing::warn!(%error, "receipts cannot be kept in both places"),
+        }
+    }
+
     async fn prove_one(&mut self) {
         let began = Instant::now();
+        // Soon after the start, and before any day is judged by them.
+        self.keep_receipts().await;
         for section in &self.archive.pipeline.tables {
             match self.prove_one_of(section).await {
                 Ok(false) => {}
@@ -221,8 +237,12 @@ fn tell(round: &Round) {
     for (what, error) in &round.failures {
         tracing::warn!(what, %error, "the archive could not be looked after");
     }
-    if round.receipts.restored > 0 {
-        let receipts = round.receipts.restored;
+    tell_of_restored(round.receipts);
+}
+
+fn tell_of_restored(kept: Kept) {
+    if kept.restored > 0 {
+        let receipts = kept.restored;
         tracing::error!(
             receipts,
             "this database had lost receipts, as one that was restored has: they are back, from the lake"

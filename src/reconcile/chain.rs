@@ -103,6 +103,10 @@ pub async fn keep(
     patience: &Patience,
 ) -> Result<Kept, ReconcileError> {
     let mut kept = Kept::default();
+    // A lake of which nothing was ever dropped needs no table of receipts.
+    if source::receipt_texts(client, archive, 0, 1).await?.is_empty() && !ReceiptBook::exists(location).await? {
+        return Ok(kept);
+    }
     let mut book = ReceiptBook::open(location).await?;
     if book.last() > 0 && source::receipt_texts(client, archive, book.last() - 1, 1).await?.is_empty() {
         kept.restored = restore(client, archive, location).await?;

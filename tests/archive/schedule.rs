@@ -1,7 +1,7 @@
 //! What `run` does by itself: it hears the guide's functions, keeps its schedule, and proves complete days before anybody asks.
 
 use super::{EVENTS, OLD_DAYS, assert_chain, day, detached, insert, is_there, old_site};
-use crate::support::{DATABASE, PipelineText, RunningRun, Site};
+use crate::support::{DATABASE, PipelineText, RunningRun, Site, until};
 use lakebed::demo::ServerKind;
 use serde_json::Value;
 
@@ -43,6 +43,10 @@ async fn the_guides_job_asks_and_the_pipeline_balances_and_drops() {
     let reported = "SELECT count(*) FROM archive.process_archived_partitions(true) WHERE exported AND dropped AND table_name LIKE 'archive.security_event_p%'";
     assert_eq!(site.value(reported).await, before);
     assert_chain(&site).await;
+    // A lake that lost its copy of the receipts gets it back, and nobody need ask.
+    std::fs::remove_dir_all(site.lake().join("_lakebed/receipts")).unwrap();
+    let log = site.lake().join("_lakebed/receipts/_delta_log/00000000000000000001.json");
+    until("the receipts are back", || log.exists()).await;
     ended(run).await;
     site.cluster.stop().await;
 }
