@@ -6,6 +6,7 @@
 
 mod backoff;
 mod column;
+mod day_set;
 mod lsn;
 mod marker;
 mod partition;
@@ -17,6 +18,7 @@ mod xids;
 
 pub use backoff::Backoff;
 pub use column::{ColumnType, SourceColumn};
+pub use day_set::DaySet;
 pub use lsn::{Lsn, ParseLsnError};
 pub use marker::{MARKER_PREFIX, RECONCILE_MARKER};
 pub use partition::{Partition, PartitionBy};

@@ -74,4 +74,9 @@ impl TableShape {
     pub fn binary_is_understood(&self) -> bool {
         self.columns.iter().all(|column| column.column_type.binary_is_understood())
     }
+
+    /// Whether every UPDATE and DELETE tells of which day the row was. Where it does not, the days of the table cannot be copied one by one.
+    pub fn changes_name_their_day(&self) -> bool {
+        self.identity.contains(&self.partition_column)
+    }
 }
