@@ -21,7 +21,7 @@ pub use column::{ColumnType, SourceColumn};
 pub use day_set::DaySet;
 pub use lsn::{Lsn, ParseLsnError};
 pub use marker::{MARKER_PREFIX, RECONCILE_MARKER};
-pub use partition::{Partition, PartitionBy};
+pub use partition::{ParsePartitionError, Partition, PartitionBy};
 pub use retry::{Classify, RetryClass};
 pub use table::{ParseTableNameError, TableName, TableShape};
 pub use xids::{Runs, XidSet};

@@ -2,6 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 use std::fmt;
+use std::str::FromStr;
 
 /// How a table is cut into partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -77,9 +78,39 @@ impl fmt::Display for Partition {
     }
 }
 
+/// The text is no partition.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("neither a day such as 2026-01-02 nor a month such as 2026-01")]
+pub struct ParsePartitionError;
+
+/// What its `Display` writes.
+impl FromStr for Partition {
+    type Err = ParsePartitionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (by, day) = match text.len() {
+            10 => (PartitionBy::Day, text.parse().ok()),
+            7 => (PartitionBy::Month, format!("{text}-01").parse().ok()),
+            _ => return Err(ParsePartitionError),
+        };
+        let partition = day.map(|day: NaiveDate| by.partition_of(day)).filter(|partition| partition.to_string() == text);
+        partition.ok_or(ParsePartitionError)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_is_read_as_it_is_written() {
+        for text in ["2026-01-02", "2026-01", "0803-12-31"] {
+            assert_eq!(text.parse::<Partition>().unwrap().to_string(), text);
+        }
+        for text in ["", "2026", "2026-1-02", "2026-13", "2026-02-30", "+026-01-02", "2026-01-02 "] {
+            assert_eq!(text.parse::<Partition>(), Err(ParsePartitionError), "{text}");
+        }
+    }
 
     #[test]
     fn folders_are_zero_padded() {

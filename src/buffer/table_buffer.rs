@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::schema::row_schema;
 use super::values::Values;
 use super::{BufferError, ChangeBatch, PartitionBatch};
-use crate::base::{Runs, TableShape, XidSet};
+use crate::base::{Partition, Runs, TableShape, XidSet};
 use crate::decode::value::{Encoded, ValueError};
 use crate::decode::{Datum, Relation, Tuple};
 use deltalake::arrow::datatypes::SchemaRef;
@@ -238,13 +238,11 @@ impl TableBuffer {
             let (partition, rows) = (batch.partition, batch.rows.num_rows());
             let ended = if transaction == self.transaction { rows_before.min(rows) } else { rows };
             if ended > 0 {
-                let xids = if ended == rows { batch.xids.clone() } else { None };
-                let eras = part_of(&batch.eras, 0..ended);
+                let (xids, eras) = (part_of(&batch.xids, 0..ended), part_of(&batch.eras, 0..ended));
                 cut.ended.push(PartitionBatch { partition, rows: batch.rows.slice(0, ended), xids, eras });
             }
             if ended < rows {
-                let xids = if ended == 0 { batch.xids } else { None };
-                let eras = part_of(&batch.eras, ended..rows);
+                let (xids, eras) = (part_of(&batch.xids, ended..rows), part_of(&batch.eras, ended..rows));
                 let rows = batch.rows.slice(ended, rows - ended);
                 cut.arriving.push(PartitionBatch { partition, rows, xids, eras });
             }
@@ -303,8 +301,7 @@ impl TableBuffer {
     }
 
     fn find_or_open(&mut self, day: i32) -> Result<usize, Refusal> {
-        let date = calendar_date(day).map_err(|source| self.undated(source))?;
-        let partition = self.shape.partition_by.partition_of(date);
+        let partition = self.partition_of(day)?;
         if let Some(index) = self.open.iter().position(|open| open.partition() == partition) {
             return Ok(index);
         }
@@ -312,6 +309,12 @@ impl TableBuffer {
         self.bytes += rows.bytes();
         self.open.push(rows);
         Ok(self.open.len() - 1)
+    }
+
+    /// The partition of a day.
+    pub(super) fn partition_of(&self, day: i32) -> Result<Partition, Refusal> {
+        let date = calendar_date(day).map_err(|source| self.undated(source))?;
+        Ok(self.shape.partition_by.partition_of(date))
     }
 
     /// Closes the partition first if the row would take a column towards the limit of its offsets.
@@ -364,7 +367,7 @@ impl TableBuffer {
     }
 }
 
-/// The eras of a part of a batch's rows.
-fn part_of(eras: &Option<Runs>, rows: Range<usize>) -> Option<Runs> {
-    eras.as_ref().map(|eras| eras.of_rows(std::slice::from_ref(&(rows.start as u64..rows.end as u64))))
+/// The numbers of a part of a batch's rows.
+fn part_of(runs: &Option<Runs>, rows: Range<usize>) -> Option<Runs> {
+    runs.as_ref().map(|runs| runs.of_rows(std::slice::from_ref(&(rows.start as u64..rows.end as u64))))
 }

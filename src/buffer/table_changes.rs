@@ -5,7 +5,7 @@ use super::event_date::first_day;
 use super::refusal::Refusal;
 use super::values::{Updated, Values};
 use super::{BufferError, ChangeBatch, Operation, TableBuffer, Transaction};
-use crate::base::XidSet;
+use crate::base::{Partition, XidSet};
 use crate::decode::{Datum, OldTuple, Tuple};
 
 /// What names the row of a change.
@@ -92,6 +92,63 @@ impl TableBuffer {
     /// [`BufferError::Arrow`]
     pub fn live_changes(&self, batch: ChangeBatch, aborted: &XidSet) -> Result<ChangeBatch, BufferError> {
         batch.without(aborted).map_err(|source| self.arrow_error(source))
+    }
+
+    /// The partition of a new row.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn day_of(&self, tuple: &Tuple<'_>) -> Result<Partition, BufferError> {
+        let day = self.event_day(tuple).and_then(|day| self.partition_of(day));
+        day.map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), tuple))
+    }
+
+    /// The partition that a deleted row was in, where what names it tells.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn day_of_old(&self, old: &OldTuple<'_>) -> Result<Option<Partition>, BufferError> {
+        let day = self.old_day(&NamedBy::Old(*old)).and_then(|day| day.map(|day| self.partition_of(day)).transpose());
+        day.map_err(|refusal| refusal.of_old_row(&self.shape, self.binding.as_ref(), &old.tuple()))
+    }
+
+    /// The partitions of an updated row: that it was in, where what names it tells, and that it is in now.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn days_of_update(
+        &self,
+        old: Option<&OldTuple<'_>>,
+        new: &Tuple<'_>,
+    ) -> Result<(Option<Partition>, Partition), BufferError> {
+        let day = self.event_day(&Updated { new: *new, old: old.copied() }).and_then(|day| self.partition_of(day));
+        let new_day = day.map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), new))?;
+        let old_day = match old {
+            Some(old) => self.day_of_old(old)?,
+            // Nothing of the identity has changed.
+            None => self.shape.changes_name_their_day().then_some(new_day),
+        };
+        Ok((old_day, new_day))
+    }
+
+    /// Adds the new row of an UPDATE whose old row is no concern of this buffer. False, and nothing is added, if the server left values out
+    /// that did not come along with the old row either.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_updated(
+        &mut self,
+        old: Option<&OldTuple<'_>>,
+        new: &Tuple<'_>,
+        xid: Option<u32>,
+    ) -> Result<bool, BufferError> {
+        let row = Updated { new: *new, old: old.copied() };
+        if !row.is_complete() {
+            return Ok(false);
+        }
+        let taken = self.take(&row, xid, self.changes.era());
+        taken.map_err(|refusal| refusal.of_row(&self.shape, self.binding.as_ref(), new))?;
+        Ok(true)
     }
 
     fn take_delete(&mut self, old: OldTuple<'_>, by: &Transaction, subxid: Option<u32>) -> Result<(), Refusal> {

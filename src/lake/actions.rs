@@ -265,6 +265,20 @@ pub(super) fn widening(
     lines
 }
 
+/// A commit without files that says of which days the table's copy of PostgreSQL is still to come.
+pub(super) fn marking(marks: &[(String, i64)], commit: Uuid, now_millis: i64) -> Vec<u8> {
+    let mut lines = as_lines(&[commit_info("MARK", json!({}), commit, now_millis)]);
+    push_marks(&mut lines, marks, now_millis);
+    lines
+}
+
+/// Transaction identifiers beside the position.
+pub(super) fn push_marks(text: &mut Vec<u8>, marks: &[(String, i64)], now_millis: i64) {
+    for (app_id, version) in marks {
+        push_line(text, &transaction(app_id, *version, now_millis));
+    }
+}
+
 /// A commit without files that says since which position the table stands still.
 pub(super) fn parking(app_id: &str, since: i64, commit: Uuid, now_millis: i64) -> Vec<u8> {
     as_lines(&[commit_info("PARK", json!({}), commit, now_millis), transaction(app_id, since, now_millis)])

@@ -7,7 +7,8 @@ use super::progress::Durable;
 use super::rules::Fit;
 use super::staged::StagedFile;
 use super::table::{LakeTable, position_of};
-use crate::base::{Classify, Lsn, RetryClass};
+use super::uncopied;
+use crate::base::{Classify, DaySet, Lsn, RetryClass};
 use crate::ops::fail_points;
 use bytes::Bytes;
 use chrono::Utc;
@@ -134,7 +135,7 @@ impl LakeTable {
         Err(LakeError::Contended { location: self.log.location.clone() })
     }
 
-    /// Commits a rewrite: `removed` files go, `added` ones come, and the position is `at`, in one entry (L1). It is never tried again
+    /// Commits a rewrite: `removed` files go, `added` ones come, the days of `copied` are copied, and the position is `at`, in one entry (L1). It is never tried again
     /// blindly (L2): once another program has removed one of the files, the rewrite has to be planned anew.
     ///
     /// # Errors
@@ -143,19 +144,26 @@ impl LakeTable {
         &mut self,
         removed: &[ActiveFile],
         added: &[&StagedFile],
+        copied: &DaySet,
         at: Lsn,
     ) -> Result<Durable, LakeError> {
         self.may_commit(added, at)?;
         let position = position_of(at)?;
         let app_id = self.rules.progress.app_id();
-        let entry = |commit, now| match removed {
-            [] => actions::append(&self.schema, added, &app_id, position, commit, now),
-            _ => actions::rewrite(removed, added, &app_id, position, commit, now),
+        let marks = uncopied::unmarks(&app_id, &self.uncopied, copied);
+        let entry = |commit, now| {
+            let mut lines = match removed {
+                [] => actions::append(&self.schema, added, &app_id, position, commit, now),
+                _ => actions::rewrite(removed, added, &app_id, position, commit, now),
+            };
+            actions::push_marks(&mut lines, &marks, now);
+            lines
         };
         let entry = Entry::new(entry, ["apply.before_log_write", "apply.after_log_write"]);
         let entry = entry.removing(removed.iter().map(|file| file.path.clone()));
         let version = self.put_entry(&entry).await?;
         self.recorded = at;
+        self.uncopied.subtract(copied);
         self.checkpoints.after_commit(version, &self.log_store);
         Ok(Durable::new(at))
     }
@@ -264,6 +272,7 @@ impl LakeTable {
             }
             // Who feeds the table, and how far it is, is nothing to who only works on its files.
             let Some(transaction) = line.txn.as_ref().filter(|_| !self.rules.maintains) else { continue };
+            uncopied::note(&mut self.uncopied, &app_id, &transaction.app_id, transaction.version);
             if transaction.app_id == app_id {
                 self.check_process(version, lines)?;
                 // An attempt of this process that a former handle gave up on may land at any time.

@@ -138,7 +138,7 @@ impl LakeTable {
         let Some(state) = self.log.read().await? else {
             return Err(LakeError::Missing { location: self.log.location.clone() });
         };
-        let Standing { recorded, parked, fit: Fit { schema, pending } } = self.rules.standing(&state)?;
+        let Standing { recorded, parked, uncopied, fit: Fit { schema, pending } } = self.rules.standing(&state)?;
         if state.version < self.version || recorded < self.recorded {
             return Err(self.log.broken(format!(
                 "it went back from version {} and {} to version {} and {recorded} while the pipeline ran",
@@ -148,7 +148,7 @@ impl LakeTable {
         self.look_at_what_came(state.version).await?;
         self.version = state.version;
         self.recorded = recorded;
-        self.parked = parked;
+        (self.parked, self.uncopied) = (parked, uncopied);
         (self.metadata, self.schema, self.pending) = (state.metadata, schema, pending);
         self.in_doubt = false;
         Ok(())

@@ -88,6 +88,7 @@ mod statistics;
 mod store_fault;
 mod table;
 mod target;
+mod uncopied;
 mod writer;
 
 #[cfg(test)]
@@ -150,4 +151,5 @@ pub use receipt_book::{Booked, BookedReceipt, RECEIPTS_PATH, ReceiptBook, booked
 pub use staged::StagedFile;
 pub use store_fault::StoreFault;
 pub use table::LakeTable;
+pub use uncopied::{mark_uncopied, uncopied};
 pub use writer::{TableWriter, WriterOptions};

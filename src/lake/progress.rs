@@ -1,6 +1,6 @@
 //! How far a table is, and who says so.
 
-use crate::base::{Lsn, TableName};
+use crate::base::{Lsn, Partition, TableName};
 use std::ops::Range;
 
 /// The first part of every application id that records progress.
@@ -12,6 +12,9 @@ const PARKED_PREFIX: &str = "lakebed-parked/";
 
 /// The first part of the application ids that say that a stretch was not followed; it counts as no writer either.
 const GAP_PREFIX: &str = "lakebed-gap/";
+
+/// The first part of the application ids that say what has still to be copied from PostgreSQL; it counts as no writer either.
+pub(super) const COPY_PREFIX: &str = "lakebed-copy/";
 
 /// Whose progress a table records: one pipeline of one PostgreSQL system.
 ///
@@ -55,9 +58,23 @@ impl Progress {
         format!("{}/{:016X}-{:016X}", self.app_id_under(GAP_PREFIX), gap.start.0, gap.end.0)
     }
 
+    /// The `appId` that says whether a day has still to be copied from PostgreSQL, or, without one, the whole table: its version is positive
+    /// then, and 0 once it is copied.
+    pub(super) fn copy_app_id(&self, day: Option<Partition>) -> String {
+        copy_app_id(&self.app_id(), day)
+    }
+
     fn app_id_under(&self, prefix: &str) -> String {
         let app_id = self.app_id();
         format!("{prefix}{}", app_id.strip_prefix(APPLICATION_PREFIX).unwrap_or(&app_id))
+    }
+
+    /// Whether an `appId` is [`Self::app_id`] on some system, in some epoch.
+    pub(super) fn is_app_id_on_any_system(&self, app_id: &str) -> bool {
+        let own = self.feed();
+        let of_any_system = own.splitn(3, '/').nth(2).unwrap_or_default();
+        let rest = app_id.strip_prefix(APPLICATION_PREFIX).and_then(|rest| rest.split_once('/'));
+        rest.is_some_and(|(_, rest)| rest.strip_prefix(of_any_system).is_some_and(|epoch| !epoch.contains('/')))
     }
 
     /// The application id without its epoch.
@@ -74,6 +91,15 @@ impl Progress {
         }
         let epoch = app_id.strip_prefix(&self.feed()).and_then(|epoch| epoch.parse::<u32>().ok());
         epoch.is_none_or(|epoch| epoch > self.epoch)
+    }
+}
+
+/// [`Progress::copy_app_id`] of the feed with this `appId`.
+pub(super) fn copy_app_id(feed: &str, day: Option<Partition>) -> String {
+    let rest = feed.strip_prefix(APPLICATION_PREFIX).unwrap_or(feed);
+    match day {
+        Some(day) => format!("{COPY_PREFIX}{rest}/{day}"),
+        None => format!("{COPY_PREFIX}{rest}"),
     }
 }
 

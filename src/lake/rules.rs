@@ -7,7 +7,8 @@ use super::log::LogState;
 use super::progress::{APPLICATION_PREFIX, Progress};
 use super::schema::{DeltaField, DeltaStruct, LakeSchema};
 use super::table::FolderRule;
-use crate::base::Lsn;
+use super::uncopied::marked_days;
+use crate::base::{DaySet, Lsn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ const WRITER_VERSION: i32 = 2;
 pub(super) struct Standing {
     pub(super) recorded: Lsn,
     pub(super) parked: Option<Lsn>,
+    /// What has still to be copied from PostgreSQL.
+    pub(super) uncopied: DaySet,
     pub(super) fit: Fit,
 }
 
@@ -60,7 +63,8 @@ impl Rules {
             None => self.fit(&state.metadata)?,
             Some(_) => Fit { schema: Arc::clone(&self.schema), pending: None },
         };
-        Ok(Standing { recorded, parked, fit })
+        let uncopied = marked_days(&self.progress.app_id(), &state.transactions);
+        Ok(Standing { recorded, parked, uncopied, fit })
     }
 
     /// The meaning of a parked transaction's version.
@@ -74,7 +78,8 @@ impl Rules {
         if !state.transactions.keys().any(|app_id| app_id.starts_with(APPLICATION_PREFIX)) {
             return Err(LakeError::NotLakebed { location: self.location.clone() });
         }
-        Ok(Standing { recorded: Lsn::ZERO, parked: None, fit: self.fit(&state.metadata)? })
+        let fit = self.fit(&state.metadata)?;
+        Ok(Standing { recorded: Lsn::ZERO, parked: None, uncopied: DaySet::default(), fit })
     }
 
     pub(super) fn check_protocol(&self, found: &Protocol) -> Result<(), LakeError> {

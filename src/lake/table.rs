@@ -10,7 +10,8 @@ use super::log::{LOG_FOLDER, Log, LogState};
 use super::progress::{Durable, Progress};
 use super::rules::{Fit, Rules, Standing};
 use super::schema::LakeSchema;
-use crate::base::{Lsn, TableName, TableShape};
+use super::uncopied::marks;
+use crate::base::{DaySet, Lsn, TableName, TableShape};
 use chrono::Utc;
 use deltalake::arrow::datatypes::Fields;
 use deltalake::logstore::object_store::path::Path;
@@ -51,6 +52,8 @@ pub struct LakeTable {
     pub(super) journal: JournalSlot,
     /// What must become of the columns before rows of the source fit; no row is committed until then.
     pub(super) pending: Option<Evolution>,
+    /// What has still to be copied from PostgreSQL.
+    pub(super) uncopied: DaySet,
 }
 
 impl LakeTable {
@@ -66,16 +69,32 @@ impl LakeTable {
         progress: &Progress,
         at: Lsn,
     ) -> Result<LakeTable, LakeError> {
-        Self::create_as(location, path, source_of(shape)?, progress, at).await
+        Self::create_as(location, path, source_of(shape)?, progress, at, &DaySet::default()).await
     }
 
-    /// [`Self::create`] with the columns and the folder rule told.
+    /// [`Self::create`] for a table of which some days have rows already, which are to be copied: at `at` every other day had none.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_to_copy(
+        location: &LakeLocation,
+        path: &str,
+        shape: &TableShape,
+        progress: &Progress,
+        at: Lsn,
+        uncopied: &DaySet,
+    ) -> Result<LakeTable, LakeError> {
+        Self::create_as(location, path, source_of(shape)?, progress, at, uncopied).await
+    }
+
+    /// [`Self::create_to_copy`] with the columns and the folder rule told.
     pub(super) async fn create_as(
         location: &LakeLocation,
         path: &str,
         source: (Arc<LakeSchema>, FolderRule),
         progress: &Progress,
         at: Lsn,
+        uncopied: &DaySet,
     ) -> Result<LakeTable, LakeError> {
         let position = position_of(at)?;
         location.create_local_folder().await?;
@@ -86,7 +105,8 @@ impl LakeTable {
         let commit = Uuid::new_v4();
         let now = Utc::now().timestamp_millis();
         let Rules { schema, folder_rule, .. } = &place.rules;
-        let bytes = actions::creation(schema, folder_rule, progress, position, commit, now);
+        let mut bytes = actions::creation(schema, folder_rule, progress, position, commit, now);
+        actions::push_marks(&mut bytes, &marks(&progress.app_id(), uncopied), now);
         let written = place.log_store.write_commit_entry(0, CommitOrBytes::LogBytes(bytes.into()), commit).await;
         match (written, place.log.read().await?) {
             (_, Some(state)) => place.opened(&state),
@@ -217,16 +237,16 @@ fn source_of(shape: &TableShape) -> Result<(Arc<LakeSchema>, FolderRule), LakeEr
 }
 
 /// A table's folder before anything is known about its log.
-struct Place {
+pub(super) struct Place {
     path: String,
     log_store: LogStoreRef,
-    log: Log,
+    pub(super) log: Log,
     rules: Rules,
 }
 
 impl Place {
     /// Without a source to compare with.
-    fn unchecked(location: &LakeLocation, path: &str, progress: &Progress) -> Result<Self, LakeError> {
+    pub(super) fn unchecked(location: &LakeLocation, path: &str, progress: &Progress) -> Result<Self, LakeError> {
         let source = (Arc::new(LakeSchema::unknown(progress.table.clone())), Vec::new());
         Self::with_rules(location, path, source, progress, false)
     }
@@ -248,7 +268,7 @@ impl Place {
     }
 
     fn opened(self, state: &LogState) -> Result<LakeTable, LakeError> {
-        let Standing { recorded, parked, fit: Fit { schema, pending } } = self.rules.standing(state)?;
+        let Standing { recorded, parked, uncopied, fit: Fit { schema, pending } } = self.rules.standing(state)?;
         let checkpoints = Checkpoints::new(state.checkpoint.unwrap_or(0), CHECKPOINT_INTERVAL);
         let Self { path, log_store, log, rules } = self;
         let (version, looked_at) = (state.version, state.version);
@@ -270,6 +290,7 @@ impl Place {
             schema,
             journal: JournalSlot::default(),
             pending,
+            uncopied,
         })
     }
 }

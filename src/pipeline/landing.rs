@@ -2,7 +2,7 @@
 
 use super::PipelineError;
 use super::inflow::{Inflow, discard};
-use crate::base::{Classify, Lsn, RetryClass, TableName, XidSet};
+use crate::base::{Classify, DaySet, Lsn, RetryClass, TableName, XidSet};
 use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
 use crate::lake::{
     Figures, Finding, FindingKind, LakeError, LakeLocation, LakeTable, Landed, Patience, Rewriter, Segment, StagedFile,
@@ -190,7 +190,7 @@ impl Landing {
         }
         let commit = StreamedCommit { commit_lsn: by.commit_lsn, commit_time_micros: by.commit_time_micros };
         let (table, aborted) = (self.name.clone(), aborted.clone());
-        self.changed = Some(Segment { table, files, changes, aborted, commit: Some(commit) });
+        self.changed = Some(Segment { table, files, changes, aborted, commit: Some(commit), replaces: DaySet::default() });
         self.dirty = true;
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Landing {
         if self.changed.is_none() && !self.whole.changes.is_empty() {
             let changes = self.whole.take_changes();
             let (table, aborted) = (self.name.clone(), XidSet::default());
-            return Some(Segment { table, files, changes, aborted, commit: None });
+            return Some(Segment { table, files, changes, aborted, commit: None, replaces: DaySet::default() });
         }
         self.joined.extend(files);
         self.changed.take()

@@ -1,7 +1,7 @@
 //! A table of the lake beside a plain list of its rows, and the journal beside what happened to them.
 
 use super::{ChangeSpool, Rewriter, Segment, StreamedCommit};
-use crate::base::{Partition, Runs, XidSet};
+use crate::base::{DaySet, Partition, Runs, XidSet};
 use crate::buffer::{ChangeBatch, Operation, PartitionBatch, arrow_schema, change_batch};
 use crate::lake::fixtures::{Lake, PATH, day, lsn, progress, security_event};
 use crate::lake::{LakeTable, Patience, TableWriter, WriterOptions, journal_path};
@@ -266,7 +266,7 @@ impl World {
         }
         let table = security_event().table;
         let files = self.writer.finish().await.unwrap();
-        Segment { table, files, changes, aborted: XidSet::default(), commit }
+        Segment { table, files, changes, aborted: XidSet::default(), commit, replaces: DaySet::default() }
     }
 
     pub(super) async fn flush(&mut self, memory: usize, round_bytes: usize) -> super::Landed {

@@ -146,7 +146,7 @@ impl LakeTable {
         images.land(at, patience).await?;
         let kept = plan.kept.iter().filter_map(|place| segment.files.get(*place));
         let added: Vec<&StagedFile> = plan.added.iter().chain(kept).chain(joined).collect();
-        self.commit_rewrite(&plan.removed, &added, at).await?;
+        self.commit_rewrite(&plan.removed, &added, &segment.replaces, at).await?;
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub(super) use spool::leftover_changes;
 
 use super::error::LakeError;
 use super::staged::StagedFile;
-use crate::base::{Lsn, Runs, TableName, XidSet};
+use crate::base::{DaySet, Lsn, Runs, TableName, XidSet};
 use crate::buffer::ChangeBatch;
 use deltalake::arrow::array::BooleanArray;
 use deltalake::arrow::compute::filter_record_batch;
@@ -74,6 +74,8 @@ pub struct Segment {
     pub aborted: XidSet,
     /// For a transaction that was sent in progress.
     pub commit: Option<StreamedCommit>,
+    /// Days of which the segment's files and changes are all there is: what the lake had of them goes, and they are copied then.
+    pub replaces: DaySet,
 }
 
 impl Segment {

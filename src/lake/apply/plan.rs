@@ -86,7 +86,7 @@ impl Planner {
         let target = Arc::clone(self.writer.target());
         let schema = target.encoding.schema.arrow.clone();
         let by = target.encoding.schema.partition_by;
-        let mut view = View::new(target, self.log.clone(), self.version, &segment.files);
+        let mut view = View::new(target, self.log.clone(), self.version, &segment.files, &segment.replaces);
         let mut steps = Steps::new(segment, schema.clone(), by, self.round_bytes);
         let mut figures = Figures::default();
         let mut last_ordinal = 0;
@@ -126,7 +126,7 @@ impl Planner {
         transactions: &[Transaction],
         mut figures: Figures,
     ) -> Result<(Vec<ActiveFile>, Vec<StagedFile>, Vec<usize>, Figures), LakeError> {
-        let (mut removed, mut added, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removed, mut added, mut kept) = (view.replaced_files().await?, Vec::new(), Vec::new());
         view.files.sort_by_key(|file| file.partition);
         for file in view.files {
             if !file.dead.is_empty() {

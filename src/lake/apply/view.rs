@@ -2,7 +2,7 @@
 
 use super::data_file::DataFile;
 use super::stand_ins::StandIns;
-use crate::base::{Partition, Runs};
+use crate::base::{DaySet, Partition, Runs};
 use crate::buffer::Operation;
 use crate::lake::active::{ActiveFile, Wanted};
 use crate::lake::bounds::Bounds;
@@ -134,15 +134,18 @@ pub(super) struct View {
     log: Log,
     version: u64,
     loaded: Wanted,
+    /// Days whose files of the lake are nobody's concern any more.
+    replaced: DaySet,
     pub(super) files: Vec<ViewFile>,
     pub(super) stand_ins: StandIns,
 }
 
 impl View {
-    /// The segment's own files, and the lake at `version`.
-    pub(super) fn new(target: Arc<Target>, log: Log, version: u64, own: &[StagedFile]) -> Self {
+    /// The segment's own files, and the lake at `version` without the days that the segment replaces.
+    pub(super) fn new(target: Arc<Target>, log: Log, version: u64, own: &[StagedFile], replaced: &DaySet) -> Self {
         let (loaded, stand_ins) = (Wanted::Of(BTreeSet::new()), StandIns::default());
-        let mut view = Self { target, log, version, loaded, files: Vec::new(), stand_ins };
+        let replaced = replaced.clone();
+        let mut view = Self { target, log, version, loaded, replaced, files: Vec::new(), stand_ins };
         for (place, file) in own.iter().enumerate() {
             let described = view.staged(file, file.eras.clone(), Origin::Segment(place));
             view.files.push(described);
@@ -185,6 +188,16 @@ impl View {
         }
     }
 
+    /// The lake's files of the days that the segment replaces.
+    pub(super) async fn replaced_files(&self) -> Result<Vec<ActiveFile>, LakeError> {
+        let wanted = match (self.replaced.is_empty(), self.replaced.is_whole()) {
+            (true, _) => return Ok(Vec::new()),
+            (false, true) => Wanted::All,
+            (false, false) => Wanted::Of(self.replaced.days().collect()),
+        };
+        self.log.active_files(self.version, self.target.encoding.schema.partition_by, &wanted).await
+    }
+
     /// Sees to it that the lake's files of these partitions are known.
     pub(super) async fn load(&mut self, wanted: &Wanted) -> Result<(), LakeError> {
         let missing = match (&self.loaded, wanted) {
@@ -201,7 +214,7 @@ impl View {
             Wanted::Of(loaded) => std::mem::take(loaded),
         };
         for file in self.log.active_files(self.version, by, &missing).await? {
-            if known.contains(&file.partition) {
+            if known.contains(&file.partition) || self.replaced.contains(file.partition) {
                 continue;
             }
             let path = Path::parse(file.object_path()).unwrap_or_else(|_| Path::from(file.object_path()));
