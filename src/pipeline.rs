@@ -20,10 +20,13 @@
 mod agenda;
 mod archive;
 mod archivist;
+mod aside;
 mod blocks;
 mod catalog;
 mod changes;
 mod columns;
+mod copied;
+mod copier;
 mod ends;
 mod error;
 mod follow;
@@ -59,6 +62,8 @@ pub use start::start;
 pub use supervise::supervise;
 
 use crate::ops::tasks::{StageFailure, Stages};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 /// When `run` ends by itself.
@@ -68,6 +73,8 @@ pub enum Until {
     Signalled,
     /// When everything committed before the start is durable in the lake.
     CaughtUp,
+    /// When no day of any table has to be copied any more.
+    Copied,
 }
 
 /// What a run did, for the last line of its log.
@@ -87,6 +94,8 @@ pub struct Running {
     /// True as soon as a stage has failed: nobody waits for a store any more.
     patience: watch::Sender<bool>,
     totals: watch::Receiver<Totals>,
+    /// An orderly end was a pause: the pipeline is to start again at once.
+    again: Arc<AtomicBool>,
     /// The first failure that is a reason and not its consequence; kept here so that [`Running::ended`] is cancel-safe.
     failure: Option<PipelineError>,
 }
@@ -95,6 +104,11 @@ impl Running {
     /// Asks the stages to flush, acknowledge and end. [`Self::ended`] says when they have.
     pub fn request_stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Whether the orderly end was asked for by the pipeline itself, to start again in another way.
+    pub(crate) fn is_to_start_again(&self) -> bool {
+        self.again.load(Ordering::Relaxed)
     }
 
     /// Waits until every stage has ended, and returns what was done or why it failed. Cancel-safe: call it again.

@@ -20,7 +20,7 @@ pub use backoff::Backoff;
 pub use column::{ColumnType, SourceColumn};
 pub use day_set::DaySet;
 pub use lsn::{Lsn, ParseLsnError};
-pub use marker::{MARKER_PREFIX, RECONCILE_MARKER};
+pub use marker::{COPY_MARKER, MARKER_PREFIX, RECONCILE_MARKER};
 pub use partition::{ParsePartitionError, Partition, PartitionBy};
 pub use retry::{Classify, RetryClass};
 pub use table::{ParseTableNameError, TableName, TableShape};

@@ -20,6 +20,11 @@ pub struct XidSet {
 }
 
 impl XidSet {
+    /// The ids from 1 to `last`; none for 0.
+    pub fn up_to(last: u32) -> Self {
+        Self { ranges: (last > 0).then_some((1, last)).into_iter().collect() }
+    }
+
     /// Adds an id.
     pub fn insert(&mut self, xid: u32) {
         if self.contains(xid) {

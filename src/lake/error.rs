@@ -45,6 +45,17 @@ pub enum LakeError {
         /// The table's URL.
         location: String,
     },
+    /// Days that PostgreSQL has dropped are to be replaced by what it has of them.
+    #[error(
+        "{days} of {table} were dropped from PostgreSQL with a receipt, so only the lake has their rows: they cannot be copied again; \
+         repair other days by name, or step over the transaction that asks for it with `lakebed skip`"
+    )]
+    OnlyHere {
+        /// The source table.
+        table: TableName,
+        /// The days.
+        days: String,
+    },
     /// A source column's name is outside what every reader of the lake accepts.
     #[error(
         "column {column:?} of {table} cannot be a column of the lake: only lower-case a-z, 0-9 and _ are; rename it or leave \

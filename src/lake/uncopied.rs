@@ -10,6 +10,7 @@ use super::error::LakeError;
 use super::location::LakeLocation;
 use super::patience::Patience;
 use super::progress::{Progress, copy_app_id};
+use super::receipt_book::dropped_partitions;
 use super::table::{LakeTable, Place};
 use crate::base::{DaySet, Partition, TableName};
 use std::collections::BTreeMap;
@@ -95,6 +96,7 @@ pub async fn mark_uncopied(
         return Err(LakeError::NotLakebed { location: place.log.location });
     };
     let mut opened = LakeTable::open_to_maintain(location, path).await?;
+    opened.refuse_what_is_only_here(table, days).await?;
     opened.put_marks(&marks(feed, days), patience).await?;
     opened.close().await;
     Ok(())
@@ -130,9 +132,24 @@ impl LakeTable {
     /// # Errors
     /// As [`Self::land`].
     pub async fn mark_uncopied(&mut self, days: &DaySet, patience: &Patience) -> Result<(), LakeError> {
+        let table = self.rules.progress.table.clone();
+        let mut waiting = patience.begin();
+        while let Err(error) = self.refuse_what_is_only_here(&table, days).await {
+            waiting.wait_out(error).await?;
+        }
         self.put_marks(&marks(&self.rules.progress.app_id(), days), patience).await?;
         self.uncopied.extend(days);
         Ok(())
+    }
+
+    /// Days that were dropped from PostgreSQL would be empty after a copy.
+    async fn refuse_what_is_only_here(&self, table: &TableName, days: &DaySet) -> Result<(), LakeError> {
+        let dropped = dropped_partitions(&self.log.lake, table, self.schema.partition_by).await?;
+        let only_here: DaySet = dropped.into_iter().filter(|day| days.contains(*day)).collect();
+        if only_here.is_empty() {
+            return Ok(());
+        }
+        Err(LakeError::OnlyHere { table: table.clone(), days: only_here.to_string() })
     }
 
     /// A second time does no harm, so an attempt whose outcome is unknown is made again.

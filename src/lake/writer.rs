@@ -126,6 +126,11 @@ impl TableWriter {
         Self::on(Arc::clone(&self.target), self.options)
     }
 
+    /// [`Self::another`] that holds no more than this.
+    pub fn another_within(&self, memory_limit_bytes: usize) -> TableWriter {
+        Self::on(Arc::clone(&self.target), WriterOptions { memory_limit_bytes, ..self.options })
+    }
+
     fn on(target: Arc<Target>, options: WriterOptions) -> Self {
         let (open, staged, staging) = (BTreeMap::new(), Vec::new(), Staging::on(Arc::clone(&target)));
         Self { target, options, open, staged, staging, broken: false, encode_from_bytes: ENCODE_FROM_BYTES }

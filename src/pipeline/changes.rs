@@ -1,11 +1,12 @@
 //! The following stage, message by message: transactions that the server sends whole, and what is common to all.
 
 use super::PipelineError;
+use super::aside::ASIDE;
 use super::follow::{Follow, Following, Leave, Marker};
 use super::land::LandCommand;
 use super::refusal::{Cause, Refusal};
 use super::transaction::OpenTransaction;
-use crate::base::{Lsn, MARKER_PREFIX, RECONCILE_MARKER};
+use crate::base::{COPY_MARKER, Lsn, MARKER_PREFIX, RECONCILE_MARKER};
 use crate::buffer::{BufferError, TableBuffer, Transaction};
 use crate::decode::{DecodeError, Message, Relation, Tuple};
 
@@ -35,10 +36,18 @@ impl Follow {
             Message::Commit { end_lsn, .. } => return self.commit(at, end_lsn).await.map(|()| None),
             Message::Relation { relation, .. } => Box::pin(self.relation(at, &relation)).await?,
             Message::Update { relation_oid, old, new, .. } => {
-                self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None)).await?
+                if let Some((table, open)) = self.by_day(at, relation_oid)? {
+                    Box::pin(self.update_by_day(table, open, bytes, (old.as_ref(), &new))).await?
+                } else {
+                    self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None)).await?
+                }
             }
             Message::Delete { relation_oid, old, .. } => {
-                self.change(at, bytes, relation_oid, |buffer, by| buffer.delete(&old, by, None)).await?
+                if let Some((table, open)) = self.by_day(at, relation_oid)? {
+                    Box::pin(self.delete_by_day(table, open, bytes, &old)).await?
+                } else {
+                    self.change(at, bytes, relation_oid, |buffer, by| buffer.delete(&old, by, None)).await?
+                }
             }
             Message::Truncate { relation_oids, .. } => {
                 return self.truncate(at, bytes, &relation_oids).await.map(|()| None);
@@ -48,6 +57,8 @@ impl Follow {
                     // What was committed before it is looked for in the lake (R3).
                     self.progress.hurry(at);
                     self.flush().await?;
+                } else if prefix == MARKER_PREFIX && content.starts_with(COPY_MARKER.as_bytes()) {
+                    self.land_copy(at, content).await?;
                 }
                 return Ok(self.is_marker(prefix, content));
             }
@@ -100,6 +111,9 @@ impl Follow {
         let Transaction { xid, commit_lsn, commit_time_micros } = by;
         let skipped = self.skips.begins(commit_lsn);
         self.progress.open = Some(OpenTransaction { commit_lsn, commit_time_micros, xid, skipped });
+        if let Some(aside) = &mut self.aside {
+            aside.transaction_begins();
+        }
         Ok(())
     }
 
@@ -111,10 +125,13 @@ impl Follow {
         relation_oid: u32,
         new: &Tuple<'_>,
     ) -> Result<Result<(), Refusal>, PipelineError> {
-        let (table, following) = match self.destination(at, relation_oid)? {
-            Destination::Table(table, following, _) => (table, following),
+        let (table, following, open) = match self.destination(at, relation_oid)? {
+            Destination::Table(table, following, open) => (table, following, open),
             Destination::None(outcome) => return Ok(outcome),
         };
+        if !following.days.are_none() {
+            return Ok(self.insert_by_day(table, open, bytes, new));
+        }
         if let Err(error) = following.buffer.append(new, None) {
             return Ok(Err(Refusal::row(table, error)));
         }
@@ -141,6 +158,14 @@ impl Follow {
             return Ok(Destination::None(Ok(())));
         }
         Ok(Destination::Table(table, following, open))
+    }
+
+    /// The table of a change whose fate its day decides.
+    fn by_day(&mut self, at: Lsn, relation_oid: u32) -> Result<Option<(usize, OpenTransaction)>, PipelineError> {
+        Ok(match self.destination(at, relation_oid)? {
+            Destination::Table(table, following, open) => (!following.days.are_none()).then_some((table, open)),
+            Destination::None(_) => None,
+        })
     }
 
     /// An UPDATE or DELETE of the open transaction.
@@ -203,9 +228,13 @@ impl Follow {
         for table in emptied {
             self.part_from_streamed().await?;
             let Some(following) = self.tables.get_mut(table) else { continue };
-            match following.buffer.truncate(&open.origin(), None) {
-                Ok(()) => self.progress.change(bytes),
-                Err(error) => self.refuse(Refusal::row(table, error), open.commit_lsn).await?,
+            let truncated = following.buffer.truncate(&open.origin(), None);
+            let truncated = truncated.map_err(|error| Refusal::row(table, error)).and_then(|()| {
+                self.progress.change(bytes);
+                self.keep_aside(table, open, 0, |buffer, number| buffer.truncate(&open.origin(), Some(number)))
+            });
+            if let Err(refusal) = truncated {
+                self.refuse(refusal, open.commit_lsn).await?;
             }
         }
         Ok(())
@@ -229,6 +258,9 @@ impl Follow {
         self.progress.transaction_ended(end);
         for following in &mut self.tables {
             following.buffer.end_transaction();
+        }
+        if self.aside.is_some() {
+            self.in_progress.end_transaction(ASIDE);
         }
         self.after_commit(end).await
     }

@@ -85,7 +85,8 @@ impl Landing {
         self.take_null(&columns).await
     }
 
-    async fn take_null(&mut self, columns: &BTreeSet<String>) -> Result<(), PipelineError> {
+    /// Columns that were NOT NULL take NULL from here on.
+    pub(super) async fn take_null(&mut self, columns: &BTreeSet<String>) -> Result<(), PipelineError> {
         if columns.is_empty() {
             return Ok(());
         }

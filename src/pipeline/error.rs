@@ -7,6 +7,7 @@ use crate::connect::{ConnectError, SettingsError};
 use crate::decode::DecodeError;
 use crate::lake::LakeError;
 use crate::reconcile::ReconcileError;
+use crate::snapshot::SnapshotError;
 use crate::source::SourceError;
 use crate::wal::WalError;
 
@@ -26,6 +27,8 @@ pub enum PipelineError {
     Lake(#[from] LakeError),
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error(
         "the server sent what is not pgoutput at WAL position {at}: {error}; nothing was acknowledged from there on: report it with the server's version"
     )]
@@ -121,6 +124,7 @@ impl Classify for PipelineError {
             Self::Wal(error) => error.retry_class(),
             Self::Lake(error) => error.retry_class(),
             Self::Reconcile(error) => error.retry_class(),
+            Self::Snapshot(error) => error.retry_class(),
             Self::Lineage(error) => error.retry_class(),
             Self::BinaryNotUnderstood { .. } => RetryClass::Transient,
             Self::SlotHeld { .. } | Self::ServerStopped | Self::StageGone { .. } | Self::StagePanicked { .. } => {

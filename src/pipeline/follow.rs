@@ -1,6 +1,7 @@
 //! The following stage: WAL frames → transactions → Arrow batches, and the decision when to flush.
 
 use super::PipelineError;
+use super::aside::{Aside, CopyOrder, DayRules};
 use super::catalog::Catalog;
 use super::in_progress::InProgress;
 use super::land::LandCommand;
@@ -10,12 +11,13 @@ use super::skips::Skips;
 use super::transaction::Progress;
 use crate::base::{Lsn, TableShape};
 use crate::buffer::TableBuffer;
-use crate::decode;
+use crate::decode::{self, Relation};
 use crate::lake::SourceRelation;
 use crate::ops::fail_points;
 use crate::source::Pressure;
 use crate::wal::{ReplicationStream, WalBatch, WalFrame};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant as StdInstant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -38,6 +40,10 @@ pub(super) struct Following {
     pub(super) emptied_by: Option<u32>,
     /// When the relation came that `buffer` is bound to, among all RELATIONs of the stream.
     pub(super) described: u64,
+    /// That relation.
+    pub(super) relation: Option<Relation>,
+    /// Days that are copied from PostgreSQL, now or later.
+    pub(super) days: DayRules,
 }
 
 impl Following {
@@ -63,6 +69,12 @@ pub(super) struct Follow {
     pub(super) in_progress: InProgress,
     pub(super) skips: Skips,
     pub(super) catalog: Catalog,
+    /// From the stage that copies days.
+    pub(super) orders: mpsc::Receiver<CopyOrder>,
+    /// The copy that is on its way.
+    pub(super) aside: Option<Aside>,
+    /// Set at an orderly end, if the pipeline is to start again at once.
+    pub(super) again: Arc<AtomicBool>,
     /// Counts RELATIONs.
     pub(super) relations: u64,
 }
@@ -79,6 +91,8 @@ pub(super) struct Marker {
 pub(super) enum Leave {
     Stopped,
     CaughtUp,
+    /// The stream is to be asked for anew: days are copied from here on, or are not any more.
+    Again,
 }
 
 impl Follow {
@@ -106,6 +120,7 @@ impl Follow {
         let finished = stream.finish().await;
         let leave = outcome?;
         finished?;
+        self.again.store(leave == Leave::Again, Ordering::Relaxed);
         tracing::info!(reason = ?leave, "stream ended");
         Ok(())
     }
@@ -135,6 +150,9 @@ impl Follow {
                 Ok(()) = self.pressure.changed() => {}
                 changed = self.durable.changed() => changed.map_err(|_| LAND_GONE)?,
                 () = self.land.closed() => return Err(LAND_GONE),
+                Some(order) = self.orders.recv() => if let Some(leave) = self.obey(order).await? {
+                    return Ok(leave);
+                },
             }
         }
     }
@@ -158,6 +176,7 @@ impl Follow {
                 }
             }
         }
+        self.bound_what_waits_for_the_floor().await?;
         self.make_room_inside_a_transaction().await?;
         Ok(None)
     }

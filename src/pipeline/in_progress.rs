@@ -7,7 +7,7 @@
 use super::refusal::{Cause, Refusal};
 use super::room::{Load, full_load, loads};
 use crate::base::{TableShape, XidSet};
-use crate::buffer::{BufferError, TableBuffer, Transaction};
+use crate::buffer::{BufferError, Cut, TableBuffer, Transaction};
 use crate::decode::{Relation, Tuple};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -174,6 +174,45 @@ impl Streamed {
         }
     }
 
+    /// Makes room for a table without a RELATION of its own: what is known of the table's holds.
+    pub(super) fn open_table(
+        &mut self,
+        table: usize,
+        shape: &Arc<TableShape>,
+        relation: Option<&Relation>,
+    ) -> Result<(), BufferError> {
+        let Some(buffer) = self.buffers.get_mut(table) else { return Ok(()) };
+        let buffer = buffer.get_or_insert_with(|| TableBuffer::new(Arc::clone(shape)));
+        relation.map_or(Ok(()), |relation| buffer.bind(relation))
+    }
+
+    /// The relation of a table that has room here was described again.
+    pub(super) fn bind_table(&mut self, table: usize, relation: &Relation) -> Result<(), BufferError> {
+        match self.buffers.get_mut(table) {
+            Some(Some(buffer)) => buffer.bind(relation),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what belongs to a whole transaction of the server, which `take` names; nothing of a table without room.
+    pub(super) fn keep(
+        &mut self,
+        table: usize,
+        bytes: usize,
+        take: impl FnOnce(&mut TableBuffer) -> Result<(), BufferError>,
+    ) -> Result<(), BufferError> {
+        let Some(Some(buffer)) = self.buffers.get_mut(table) else { return Ok(()) };
+        take(buffer)?;
+        self.rows += 1;
+        self.bytes += bytes as u64;
+        Ok(())
+    }
+
+    /// The whole transaction has ended that something was [kept](Self::keep) of.
+    fn end_transaction(&mut self) {
+        self.buffers.iter_mut().flatten().for_each(TableBuffer::end_transaction);
+    }
+
     /// Whether a change was neither rolled back nor forgotten.
     pub(super) fn has_changes(&self) -> bool {
         self.changed.values().any(|xids| xids.has_more_than(&self.aborted))
@@ -235,8 +274,8 @@ impl Streamed {
         let mut taken = Vec::new();
         for (table, buffer) in self.buffers.iter_mut().enumerate() {
             let Some(buffer) = buffer else { continue };
-            let cut = buffer.cut()?;
-            for load in loads(cut.arriving, cut.arriving_changes) {
+            let Cut { ended, arriving, ended_changes, arriving_changes } = buffer.cut()?;
+            for load in loads(ended, ended_changes).chain(loads(arriving, arriving_changes)) {
                 let load = live(buffer, load, &self.aborted)?;
                 if !load.is_empty() {
                     taken.push((table, load));
@@ -294,6 +333,25 @@ impl InProgress {
         }
         self.current = Some(xid);
         Ok(())
+    }
+
+    /// One that the server knows nothing of, for what several of its transactions bring.
+    pub(super) fn open(&mut self, xid: u32, tables: usize) {
+        self.open.insert(xid, Streamed::new(xid, tables));
+    }
+
+    /// Subtransactions count as rolled back.
+    pub(super) fn leave_out(&mut self, xid: u32, subtransactions: XidSet) {
+        if let Some(streamed) = self.open.get_mut(&xid) {
+            streamed.aborted = subtransactions;
+        }
+    }
+
+    /// A whole transaction of the server has ended.
+    pub(super) fn end_transaction(&mut self, xid: u32) {
+        if let Some(streamed) = self.open.get_mut(&xid) {
+            streamed.end_transaction();
+        }
     }
 
     /// The block ends.

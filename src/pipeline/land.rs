@@ -1,19 +1,24 @@
 //! The landing stage: encode, upload, commit, acknowledge. Owns every table's lake side.
 
+use super::aside::CopiedTable;
 use super::landing::Landing;
 use super::{PipelineError, Totals};
-use crate::base::{Lsn, TableShape, XidSet};
+use crate::base::{DaySet, Lsn, TableShape, XidSet};
 use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
-use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience, SourceRelation};
+use crate::lake::{Acknowledgement, Acknowledgements, LakeLocation, Patience, SourceRelation, TableWriter};
 use crate::ops::fail_points;
 use crate::wal::Feedback;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{mpsc, watch};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often the tables' logs are looked at for what other processes ask for there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What `follow` asks for, in the order of the WAL.
-#[derive(Debug)]
 pub(super) enum LandCommand {
     /// Rows of a table. They belong to the next commit, or to a transaction in progress.
     Rows {
@@ -77,6 +82,34 @@ pub(super) enum LandCommand {
         /// Why.
         reason: String,
     },
+    /// A table is about to be copied with these columns.
+    Prepare {
+        /// Index of the table.
+        table: usize,
+        /// The columns.
+        shape: Arc<TableShape>,
+        /// Told a writer for the copy's files; dropped where the table takes no rows.
+        writer: oneshot::Sender<TableWriter>,
+    },
+    /// The copied days of a table join the next commit, which takes nothing else of it, with what was kept aside meanwhile.
+    Copied {
+        /// The days and their files.
+        copied: CopiedTable,
+        /// What was kept aside and is in the copy already.
+        below: XidSet,
+    },
+    /// The commits that a copy went into are made.
+    CopyLanded {
+        /// Who waits for it.
+        landed: oneshot::Sender<()>,
+    },
+    /// Days of a table are to be copied, whatever the lake has of them.
+    Mark {
+        /// Index of the table.
+        table: usize,
+        /// The days.
+        days: DaySet,
+    },
     /// A transaction's end: make everything so far durable, then acknowledge it.
     Commit {
         /// End LSN of the last transaction that the rows belong to.
@@ -129,6 +162,8 @@ pub(super) struct Land {
     pub(super) feedback: Feedback,
     pub(super) durable: watch::Sender<Lsn>,
     pub(super) totals: watch::Sender<Totals>,
+    /// The days of each table that are still to be copied.
+    pub(super) marked: watch::Sender<Vec<DaySet>>,
     pub(super) witness: Witness,
     pub(super) patience: Patience,
     /// For the open files of all tables together.
@@ -149,7 +184,17 @@ impl Land {
     }
 
     async fn follow_commands(&mut self) -> Result<(), PipelineError> {
-        while let Some(command) = self.commands.recv().await {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                _ = looks.tick() => {
+                    self.look_for_marks().await;
+                    continue;
+                }
+            };
+            let Some(command) = command else { return Ok(()) };
             match command {
                 LandCommand::Rows { table, xid, batch } => {
                     self.landing(table)?.write(xid, batch).await?;
@@ -182,11 +227,46 @@ impl Land {
                     let (location, slot, patience) = (self.location.clone(), self.slot.clone(), self.patience.clone());
                     self.landing(table)?.park(since, reason, &location, &slot, &patience).await?;
                 }
+                LandCommand::Prepare { table, shape, writer } => {
+                    // Whoever asked has gone, or asks again.
+                    if let Some(prepared) = self.landing(table)?.prepare_copy(&shape).await? {
+                        let _ = writer.send(prepared);
+                    }
+                }
+                LandCommand::Copied { copied, below } => {
+                    fail_points::reach("copy.before_landing");
+                    self.landing(copied.table)?.copied(copied, &below).await?;
+                }
+                LandCommand::CopyLanded { landed } => {
+                    fail_points::reach("copy.after_landing");
+                    self.tell_marks();
+                    let _ = landed.send(());
+                }
+                LandCommand::Mark { table, days } => {
+                    self.landing(table)?.mark(&days).await?;
+                    self.tell_marks();
+                }
                 LandCommand::Commit { at } => self.commit(at).await?,
                 LandCommand::Idle { at } => self.acknowledge(at).await?,
             }
         }
-        Ok(())
+    }
+
+    /// What other processes ask to be copied. An attempt: what stands against it is met again by the next commit.
+    async fn look_for_marks(&mut self) {
+        for landing in &mut self.tables {
+            landing.look_for_marks().await;
+        }
+        self.tell_marks();
+    }
+
+    fn tell_marks(&self) {
+        let marked: Vec<DaySet> = self.tables.iter().map(Landing::marked).collect();
+        self.marked.send_if_modified(|known| {
+            let news = *known != marked;
+            *known = marked;
+            news
+        });
     }
 
     fn landing(&mut self, table: usize) -> Result<&mut Landing, PipelineError> {

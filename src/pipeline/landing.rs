@@ -190,9 +190,18 @@ impl Landing {
         }
         let commit = StreamedCommit { commit_lsn: by.commit_lsn, commit_time_micros: by.commit_time_micros };
         let (table, aborted) = (self.name.clone(), aborted.clone());
-        self.changed = Some(Segment { table, files, changes, aborted, commit: Some(commit), replaces: DaySet::default() });
-        self.dirty = true;
+        self.lands_with(Segment { table, files, changes, aborted, commit: Some(commit), replaces: DaySet::default() });
         Ok(())
+    }
+
+    /// The next commit takes this and nothing else.
+    pub(super) fn lands_with(&mut self, segment: Segment) {
+        (self.changed, self.dirty) = (Some(segment), true);
+    }
+
+    /// Writers whose files the next commit names.
+    pub(super) fn finishes(&mut self, writers: impl Iterator<Item = TableWriter>) {
+        self.finished.extend(writers);
     }
 
     pub(super) fn takes_no_rows(&self) -> bool {

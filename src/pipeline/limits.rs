@@ -41,6 +41,19 @@ pub(super) struct Limits {
 /// backlog would shrink more slowly.
 const HURRIED_AGE: Duration = Duration::from_secs(1);
 
+/// What each connection of a copy may hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CopyShare {
+    /// In open Parquet files.
+    pub(super) writer_bytes: usize,
+    /// In Arrow builders.
+    pub(super) builder_bytes: usize,
+}
+
+/// With less, files would be closed too early, and batches be too short for the encoders.
+const COPY_WRITER_MIN_BYTES: usize = 6 * MIB;
+const COPY_BUILDER_MIN_BYTES: usize = MIB;
+
 impl Limits {
     /// The limits while the slot has so much room left.
     pub(super) fn under(&self, pressure: Pressure) -> Self {
@@ -50,6 +63,17 @@ impl Limits {
             Pressure::Critical => self.max_age.min(HURRIED_AGE),
         };
         Self { max_age, ..*self }
+    }
+
+    /// Makes room for a copy of days beside the stream: half of what rows have is its own. Returns what each of its connections gets.
+    pub(super) fn share_with_a_copy(&mut self, connections: usize) -> CopyShare {
+        let halves =
+            [&mut self.wal_bytes, &mut self.batch_bytes, &mut self.builder_bytes, &mut self.writer_bytes];
+        halves.into_iter().for_each(|bytes| *bytes /= 2);
+        self.changes_bytes /= 2;
+        // The writers' half is four times a connection's share of it, and the builders' one and a half times.
+        let each = self.writer_bytes / connections.max(1);
+        CopyShare { writer_bytes: each.max(COPY_WRITER_MIN_BYTES), builder_bytes: (each / 4).clamp(COPY_BUILDER_MIN_BYTES, BATCH_MAX_BYTES) }
     }
 
     /// What the process itself does not take is for rows: a tenth waits as WAL, a quarter is in open Parquet files, a quarter in

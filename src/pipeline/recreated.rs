@@ -59,6 +59,7 @@ impl Follow {
             Origin::Another => {}
         }
         self.flush().await?;
+        self.columns_changed(table).await?;
         self.note_origin(table, oid, Some(open.xid)).await?;
         let Some(following) = self.tables.get_mut(table) else { return Ok(Ok(())) };
         match following.buffer.truncate(&open.origin(), None) {

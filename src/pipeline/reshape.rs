@@ -1,6 +1,7 @@
 //! The following stage: RELATION messages. A table's columns change where the stream says so, between one row and the next.
 
 use super::PipelineError;
+use super::aside::ASIDE;
 use super::catalog::Learned;
 use super::follow::Follow;
 use super::land::LandCommand;
@@ -51,12 +52,19 @@ impl Follow {
             Ok(Some(learned)) => self.reshape(table, learned, at).await?,
         }
         let Some(following) = self.tables.get_mut(table) else { return Ok(Ok(())) };
-        Ok(following.buffer.bind(relation).map_err(|error| Refusal::row(table, error)))
+        let bound = following.buffer.bind(relation);
+        following.relation = bound.is_ok().then(|| relation.clone());
+        let bound = bound.and_then(|()| match self.in_progress.get(ASIDE) {
+            Some(streamed) => streamed.bind_table(table, relation),
+            None => Ok(()),
+        });
+        Ok(bound.map_err(|error| Refusal::row(table, error)))
     }
 
     /// What came before lands with the columns that it came with.
     async fn reshape(&mut self, table: usize, learned: Learned, at: Lsn) -> Result<(), PipelineError> {
         self.flush().await?;
+        self.columns_changed(table).await?;
         let Learned { shape, defaults } = learned;
         if let Some(following) = self.tables.get_mut(table) {
             following.shape = Arc::clone(&shape);

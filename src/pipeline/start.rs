@@ -1,33 +1,39 @@
 //! The start: both ends are looked at, then the stages are wired and begin.
 
+use super::aside::DayRules;
 use super::catalog::{Catalog, Catalogued, defaults_of};
+use super::copier::Copier;
 use super::ends::{self, SourceSide};
 use super::follow::{Follow, Following, Marker};
 use super::governor::Governor;
 use super::in_progress::InProgress;
 use super::land::{Land, Witness, stands};
 use super::landing::Landing;
-use super::limits::{LAND_QUEUE_COMMANDS, Limits};
+use super::limits::{CopyShare, LAND_QUEUE_COMMANDS, Limits};
 use super::lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge, same_system};
 use super::routes::Routes;
 use super::skips::Skips;
 use super::transaction::Progress as StreamProgress;
 use super::{PipelineError, Running, Totals, Until};
-use crate::base::{Lsn, MARKER_PREFIX};
+use crate::base::{DaySet, Lsn, MARKER_PREFIX};
 use crate::buffer::TableBuffer;
 use crate::config::{OnError, OnTruncate, Pipeline, TableSection};
 use crate::connect::{self, Settings};
 use crate::lake::{Acknowledgements, Finding, FindingKind, LakeLocation, Patience, finding_positions, record_finding};
 use crate::ops::tasks::Stages;
+use crate::snapshot::Meter;
 use crate::source::{self, Pressure, SlotFacts};
 use crate::wal::{ReplicationConnection, ReplicationStream, StreamOptions, SystemIdentity};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 /// Every change since the last status update is told within this time; the server's default patience is 60 seconds.
 const FEEDBACK_INTERVAL: Duration = Duration::from_secs(1);
+/// Orders of the copying stage that may wait.
+const COPY_ORDERS: usize = 4;
 /// Who waits for the end does not wait for ever for a store that is gone.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,7 +61,7 @@ impl Words {
     fn landing_patience(&self) -> Patience {
         let patience = Patience::until(self.give_up.1.clone());
         match self.until {
-            Until::Signalled => patience,
+            Until::Signalled | Until::Copied => patience,
             Until::CaughtUp => patience.at_most(CATCH_UP_PATIENCE),
         }
     }
@@ -76,7 +82,12 @@ impl Words {
 /// Whatever stands against following: an unreachable or unsuited server, a missing or differing publication, a missing,
 /// lost or held slot, a table that cannot be kept, a lake table that is missing, foreign or different, and a slot or a server
 /// whose past is not the lake's.
-pub async fn start(pipeline: &Pipeline, until: Until, text_only: bool) -> Result<Running, PipelineError> {
+pub async fn start(
+    pipeline: &Pipeline,
+    until: Until,
+    text_only: bool,
+    meter: &Arc<Meter>,
+) -> Result<Running, PipelineError> {
     let words = Words::new(until);
     let settings = Settings::from_url(&pipeline.source.url)?;
     let control = connect::control(&settings).await?;
@@ -85,7 +96,7 @@ pub async fn start(pipeline: &Pipeline, until: Until, text_only: bool) -> Result
     let slot = ends::wait_for_slot(client, pipeline, &settings).await?;
     let mut connection = ReplicationConnection::open(&settings).await?;
     let system = connection.identify_system().await?;
-    let limits = Limits::new(&pipeline.buffer);
+    let mut limits = Limits::new(&pipeline.buffer);
     let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
     let patience = |section: &TableSection| words.patience(section);
     location.probe().await?;
@@ -107,7 +118,10 @@ pub async fn start(pipeline: &Pipeline, until: Until, text_only: bool) -> Result
     }
     let skips = skips(&location, &pipeline.source.slot).await?;
     let binary = !text_only && source.tables.iter().all(|(_, shape)| shape.binary_is_understood());
-    let stream = follow_from(connection, pipeline, binary, limits).await?;
+    let copies = landings.iter().any(|landing| !landing.marked().is_empty());
+    let share = if copies { limits.share_with_a_copy(pipeline.snapshot.connections) } else { CopyShare::default() };
+    let form = StreamForm { binary, whole_transactions: copies };
+    let stream = follow_from(connection, pipeline, form, limits).await?;
     // Only now is it known that this server is the right one.
     for landing in &mut landings {
         landing.park_what_differs(&location, &pipeline.source.slot).await?;
@@ -125,11 +139,13 @@ pub async fn start(pipeline: &Pipeline, until: Until, text_only: bool) -> Result
     }
     let catalog = Catalog { settings: Some(settings.clone()), tables: catalogued(pipeline, &source), binary };
     let marker = match until {
-        Until::Signalled => None,
+        Until::Signalled | Until::Copied => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
-    let running =
-        wire(pipeline, settings, location, source, landings, stream, marker, skips, catalog, witness, limits, words);
+    let copying = Copying { whole_transactions: copies, share, meter: Arc::clone(meter) };
+    let running = wire(
+        pipeline, settings, location, source, landings, stream, marker, skips, catalog, witness, limits, words, copying,
+    );
     tracing::info!(slot = pipeline.source.slot, tables = pipeline.tables.len(), "following");
     Ok(running)
 }
@@ -201,14 +217,28 @@ fn catalogued(pipeline: &Pipeline, source: &SourceSide) -> Vec<Catalogued> {
     catalogued.collect()
 }
 
+/// How the server is asked to send.
+struct StreamForm {
+    binary: bool,
+    /// Days are copied meanwhile: of a transaction in progress nobody could tell yet which of its changes a copy has.
+    whole_transactions: bool,
+}
+
+/// What the copying stage is told.
+struct Copying {
+    whole_transactions: bool,
+    share: CopyShare,
+    meter: Arc<Meter>,
+}
+
 async fn follow_from(
     connection: ReplicationConnection,
     pipeline: &Pipeline,
-    binary: bool,
+    StreamForm { binary, whole_transactions }: StreamForm,
     limits: Limits,
 ) -> Result<ReplicationStream, PipelineError> {
     let receive_timeout = connection.receive_timeout();
-    let streaming = pipeline.source.streaming;
+    let streaming = pipeline.source.streaming && !whole_transactions;
     let options = StreamOptions {
         slot: pipeline.source.slot.clone(),
         start: Lsn::ZERO,
@@ -239,8 +269,12 @@ fn wire(
     witness: Witness,
     limits: Limits,
     words: Words,
+    copying: Copying,
 ) -> Running {
     let patience = words.landing_patience();
+    let again = Arc::new(AtomicBool::new(false));
+    let (orders_in, orders_out) = mpsc::channel(COPY_ORDERS);
+    let (marked_in, marked_out) = watch::channel(landings.iter().map(Landing::marked).collect());
     let (commands_in, commands_out) = mpsc::channel(LAND_QUEUE_COMMANDS);
     let (durable_in, durable_out) = watch::channel(Lsn::ZERO);
     let (totals_in, totals_out) = watch::channel(Totals::default());
@@ -256,6 +290,8 @@ fn wire(
         emptied_by: None,
         may_be_emptied: section.truncate == OnTruncate::Apply,
         described: 0,
+        relation: None,
+        days: DayRules { marked: landing.marked(), copying: DaySet::default() },
     });
     let published =
         pipeline.tables.iter().map(|section| (section.name.clone(), section.lake_path().to_owned())).collect();
@@ -273,7 +309,22 @@ fn wire(
         in_progress: InProgress::default(),
         skips,
         catalog,
+        orders: orders_out,
+        aside: None,
+        again: Arc::clone(&again),
         relations: 0,
+    };
+    let copier = Copier {
+        pipeline: pipeline.clone(),
+        settings: settings.clone(),
+        until: words.until,
+        whole_transactions: copying.whole_transactions,
+        share: copying.share,
+        marked: marked_out,
+        orders: orders_in,
+        land: follow.land.downgrade(),
+        stop: words.stop.1.clone(),
+        meter: copying.meter,
     };
     let governor_location = location.clone();
     let land = Land {
@@ -284,6 +335,7 @@ fn wire(
         feedback,
         durable: durable_in,
         totals: totals_in,
+        marked: marked_in,
         witness,
         patience,
         memory_limit_bytes: limits.writer_bytes,
@@ -303,7 +355,8 @@ fn wire(
     stages.start("follow", follow.run(stream));
     stages.start("land", land.run());
     stages.start("governor", governor.run());
-    Running { stages, stop: words.stop.0, patience: words.give_up.0, totals: totals_out, failure: None }
+    stages.start("copier", copier.run());
+    Running { stages, stop: words.stop.0, patience: words.give_up.0, totals: totals_out, again, failure: None }
 }
 
 /// Writes our own message into the WAL. It is not transactional, so it stands behind everything committed before and needs

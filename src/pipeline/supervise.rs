@@ -7,7 +7,9 @@
 use super::{PipelineError, Running, Totals, Until, start};
 use crate::base::{Backoff, Classify, RetryClass};
 use crate::config::Pipeline;
+use crate::snapshot::Meter;
 use crate::wal::WalError;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -37,6 +39,7 @@ pub async fn supervise(
     pipeline: &Pipeline,
     until: Until,
     mut stop: watch::Receiver<bool>,
+    meter: &Arc<Meter>,
 ) -> Result<Totals, PipelineError> {
     let mut all = Totals::default();
     let mut attempts = Attempts::new(until, Instant::now());
@@ -44,7 +47,7 @@ pub async fn supervise(
     let mut text_only = false;
     loop {
         let started = tokio::select! {
-            started = Box::pin(start(pipeline, until, text_only)) => started,
+            started = Box::pin(start(pipeline, until, text_only, meter)) => started,
             () = asked(&mut stop) => {
                 tracing::info!("stopped before the stream began");
                 return Ok(all);
@@ -53,10 +56,11 @@ pub async fn supervise(
         let error = match started {
             Ok(running) => {
                 let began = Instant::now();
-                let (outcome, done) = run_to_end(running, &mut stop).await;
+                let (outcome, done, again) = run_to_end(running, &mut stop).await;
                 all = Totals { rows: all.rows + done.rows, flushes: all.flushes + done.flushes };
                 attempts.ran(began.elapsed(), done);
                 match outcome {
+                    Ok(()) if again && !*stop.borrow() => continue,
                     Ok(()) => return Ok(all),
                     Err(error) => error,
                 }
@@ -79,8 +83,11 @@ pub async fn supervise(
     }
 }
 
-/// Runs until every stage has ended. What was done counts even when it ends badly.
-async fn run_to_end(mut running: Running, stop: &mut watch::Receiver<bool>) -> (Result<(), PipelineError>, Totals) {
+/// Runs until every stage has ended; whether it is to start again at once, too. What was done counts even when it ends badly.
+async fn run_to_end(
+    mut running: Running,
+    stop: &mut watch::Receiver<bool>,
+) -> (Result<(), PipelineError>, Totals, bool) {
     let totals = running.totals.clone();
     let outcome = tokio::select! {
         ended = running.ended() => Some(ended),
@@ -94,7 +101,7 @@ async fn run_to_end(mut running: Running, stop: &mut watch::Receiver<bool>) -> (
         }
     };
     let done = *totals.borrow();
-    (outcome.map(drop), done)
+    (outcome.map(drop), done, running.is_to_start_again())
 }
 
 /// Whoever could ask and has gone, has asked.
@@ -147,7 +154,7 @@ impl Attempts {
             return None;
         }
         let patience = match self.until {
-            Until::Signalled => Duration::MAX,
+            Until::Signalled | Until::Copied => Duration::MAX,
             Until::CaughtUp => CATCH_UP_PATIENCE.saturating_sub(now.duration_since(self.progress)),
         };
         // The last attempt is made when patience ends, and not before.

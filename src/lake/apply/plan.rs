@@ -8,7 +8,7 @@ use super::steps::{Step, Steps, Transaction};
 use super::versions::{Versions, row_number};
 use super::view::{FileRow, Label, Origin, View, ViewFile};
 use super::walk::walk;
-use crate::base::Partition;
+use crate::base::{DaySet, Partition, TableName};
 use crate::buffer::{Operation, PartitionBatch};
 use crate::lake::active::{ActiveFile, Wanted};
 use crate::lake::error::LakeError;
@@ -115,18 +115,31 @@ impl Planner {
             }
         }
         fail_points::reach("apply.after_scan");
-        self.rewrite(view, &schema, &steps.transactions, figures).await
+        self.rewrite(view, &segment.table, (&schema, &steps.transactions), figures).await
+    }
+
+    /// The lake's files of days that are replaced, which PostgreSQL must still have.
+    async fn replaced(&self, view: &View, table: &TableName) -> Result<Vec<ActiveFile>, LakeError> {
+        let files = view.replaced_files().await?;
+        if !files.is_empty() {
+            let dropped = dropped_partitions(&self.log.lake, table, view.partition_by()).await?;
+            let only_here: DaySet = files.iter().map(|file| file.partition).filter(|day| dropped.contains(day)).collect();
+            if !only_here.is_empty() {
+                return Err(LakeError::OnlyHere { table: table.clone(), days: only_here.to_string() });
+            }
+        }
+        Ok(files)
     }
 
     /// Writes every file that holds rows that went without them.
     async fn rewrite(
         &mut self,
         mut view: View,
-        schema: &SchemaRef,
-        transactions: &[Transaction],
+        table: &TableName,
+        (schema, transactions): (&SchemaRef, &[Transaction]),
         mut figures: Figures,
     ) -> Result<(Vec<ActiveFile>, Vec<StagedFile>, Vec<usize>, Figures), LakeError> {
-        let (mut removed, mut added, mut kept) = (view.replaced_files().await?, Vec::new(), Vec::new());
+        let (mut removed, mut added, mut kept) = (self.replaced(&view, table).await?, Vec::new(), Vec::new());
         view.files.sort_by_key(|file| file.partition);
         for file in view.files {
             if !file.dead.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::data_file::DataFile;
 use super::stand_ins::StandIns;
-use crate::base::{DaySet, Partition, Runs};
+use crate::base::{DaySet, Partition, PartitionBy, Runs};
 use crate::buffer::Operation;
 use crate::lake::active::{ActiveFile, Wanted};
 use crate::lake::bounds::Bounds;
@@ -161,6 +161,11 @@ impl View {
         self.files.push(described);
     }
 
+    /// Whether partitions are days or months.
+    pub(super) fn partition_by(&self) -> PartitionBy {
+        self.target.encoding.schema.partition_by
+    }
+
     /// The error of rows that do not fit together.
     pub(super) fn unfit(&self, reason: &dyn Display) -> LakeError {
         self.target.unfit(reason.to_string())
@@ -195,7 +200,7 @@ impl View {
             (false, true) => Wanted::All,
             (false, false) => Wanted::Of(self.replaced.days().collect()),
         };
-        self.log.active_files(self.version, self.target.encoding.schema.partition_by, &wanted).await
+        self.log.active_files(self.version, self.partition_by(), &wanted).await
     }
 
     /// Sees to it that the lake's files of these partitions are known.

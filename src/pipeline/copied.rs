@@ -1,0 +1,65 @@
+//! The landing stage: days that were copied from PostgreSQL.
+
+use super::PipelineError;
+use super::aside::{ASIDE, CopiedTable};
+use super::inflow::{Inflow, discard};
+use super::landing::Landing;
+use crate::base::{DaySet, TableShape, XidSet};
+use crate::lake::{Segment, TableWriter};
+
+impl Landing {
+    /// The days that are still to be copied; none of a table that stands still.
+    pub(super) fn marked(&self) -> DaySet {
+        if self.takes_no_rows() { DaySet::default() } else { self.table.uncopied().clone() }
+    }
+
+    /// Looks for marks of other processes.
+    pub(super) async fn look_for_marks(&mut self) {
+        if self.takes_no_rows() {
+            return;
+        }
+        if let Err(error) = self.table.look_for_marks().await {
+            tracing::debug!(table = %self.name(), %error, "the table's log cannot be looked at for now");
+        }
+    }
+
+    /// Days are to be copied (again).
+    pub(super) async fn mark(&mut self, days: &DaySet) -> Result<(), PipelineError> {
+        if self.takes_no_rows() {
+            return Ok(());
+        }
+        let patience = self.patience.clone();
+        let marked = self.table.mark_uncopied(days, &patience).await;
+        self.or_at_the_commit(marked).map(|_| ())
+    }
+
+    /// Makes the table's columns those of `shape`, which a copy will have, and returns a writer for its files; none where the table takes no
+    /// rows.
+    pub(super) async fn prepare_copy(&mut self, shape: &TableShape) -> Result<Option<TableWriter>, PipelineError> {
+        self.evolve(None, shape).await?;
+        let nullable = shape.columns.iter().filter(|column| column.nullable).map(|column| column.lake_name.clone());
+        self.take_null(&nullable.collect()).await?;
+        Ok((!self.takes_no_rows()).then(|| self.whole.writer.another()))
+    }
+
+    /// Copied days and what was kept aside meanwhile, without what is in the copy already, are what the next commit takes.
+    pub(super) async fn copied(&mut self, copied: CopiedTable, below: &XidSet) -> Result<(), PipelineError> {
+        let mut aside = self.in_progress.remove(&ASIDE).unwrap_or_else(|| self.whole.another());
+        let CopiedTable { days, mut files, writers, .. } = copied;
+        if self.takes_no_rows() {
+            aside.discard().await;
+            for writer in writers {
+                discard(writer).await;
+            }
+            return Ok(());
+        }
+        let finished = aside.writer.finish_without(below).await;
+        let Some(kept) = self.or_at_the_commit(finished)? else { return Ok(()) };
+        files.extend(kept);
+        let Inflow { writer, changes, .. } = aside;
+        let (table, aborted) = (self.table_name().clone(), below.clone());
+        self.lands_with(Segment { table, files, changes, aborted, commit: None, replaces: days });
+        self.finishes(writers.into_iter().chain([writer]));
+        Ok(())
+    }
+}
