@@ -35,6 +35,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(pipeline.tables[0].lake_path(), "security_event");
     assert_eq!(pipeline.tables[0].on_error, OnError::Stop);
     assert_eq!(pipeline.tables[0].truncate, OnTruncate::Refuse);
+    let snapshot = SnapshotSection { connections: 2, max_bytes_per_second: None, batch_bytes: 2048 * MIB };
+    assert_eq!(pipeline.snapshot, snapshot);
     assert!(pipeline.source.streaming && pipeline.source.failover && pipeline.source.heartbeat_interval.is_none());
     assert!(pipeline.source.url.contains("canary"));
     assert!(!format!("{pipeline:?}").contains("canary"));
@@ -53,9 +55,23 @@ fn what_a_slot_and_a_table_may_be_told_is_read() {
 }
 
 #[test]
+fn how_the_copy_goes_may_be_told() {
+    let text = "[snapshot]\nconnections = 16\nmax_bytes_per_second = \"50MiB\"\nbatch_bytes = \"1MiB\"\n[lake]";
+    let snapshot = parse(&MINIMAL.replace("[lake]", text)).unwrap().snapshot;
+    let expected = SnapshotSection { connections: 16, max_bytes_per_second: Some(50 * MIB), batch_bytes: MIB };
+    assert_eq!(snapshot, expected);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
-    let message = refusal(&MINIMAL.replace("[lake]", "[lake]\nurk = 1"));
-    assert!(message.contains("line 8") && message.contains("urk"), "{message}");
+    for (section, line) in
+        [("[lake]\nurk = 1", 8), ("[snapshot]\nurk = 1\n[lake]", 8), ("[buffer]\nurk = 1\n[lake]", 8)]
+    {
+        let message = refusal(&MINIMAL.replace("[lake]", section));
+        assert!(message.contains(&format!("line {line}")) && message.contains("urk"), "{message}");
+    }
+    let section = refusal(&MINIMAL.replace("[lake]", "[snapshots]\nconnections = 2\n[lake]"));
+    assert!(section.contains("line 7") && section.contains("snapshots"), "{section}");
 }
 
 #[test]
@@ -72,6 +88,16 @@ fn a_bad_value_is_named_with_the_rule() {
         ("[lake]", "[archive]\nschedule = \"0 25 * * *\"\n[lake]", "[archive].schedule"),
         ("[lake]", "[archive]\nschema = \"public\"\n[lake]", "[archive].schema"),
         ("[lake]", "[archive]\nschema = \"pg_catalog\"\n[lake]", "[archive].schema"),
+        ("[lake]", "[snapshot]\nconnections = 0\n[lake]", "[snapshot].connections must be from 1 to 16"),
+        ("[lake]", "[snapshot]\nconnections = 17\n[lake]", "[snapshot].connections must be from 1 to 16"),
+        ("[lake]", "[snapshot]\nconnections = -1\n[lake]", "[snapshot].connections must be from 1 to 16"),
+        (
+            "[lake]",
+            "[snapshot]\nmax_bytes_per_second = \"1KiB\"\n[lake]",
+            "max_bytes_per_second must be at least 64KiB",
+        ),
+        ("[lake]", "[snapshot]\nmax_bytes_per_second = \"fast\"\n[lake]", "max_bytes_per_second must be a size"),
+        ("[lake]", "[snapshot]\nbatch_bytes = \"1000\"\n[lake]", "[snapshot].batch_bytes must be at least 1MiB"),
         ("[lake]", "[status]\nlisten = \"here\"\n[lake]", "[status].listen"),
         ("\"created_at\"", "\"created_at\"\npartition_by = \"week\"", "partition_by"),
         ("\"created_at\"", "\"created_at\"\ntime_zone = \"Mars/Base\"", "time_zone"),

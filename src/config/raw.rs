@@ -18,6 +18,8 @@ pub(super) struct RawPipeline {
     pub(super) status: RawStatus,
     #[serde(default)]
     pub(super) query: RawQuery,
+    #[serde(default)]
+    pub(super) snapshot: RawSnapshot,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,4 +83,12 @@ pub(super) struct RawStatus {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawQuery {
     pub(super) database: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSnapshot {
+    pub(super) connections: Option<i64>,
+    pub(super) max_bytes_per_second: Option<String>,
+    pub(super) batch_bytes: Option<String>,
 }
