@@ -21,6 +21,8 @@ mod agenda;
 mod archive;
 mod archivist;
 mod aside;
+#[cfg(test)]
+mod aside_test;
 mod blocks;
 mod catalog;
 mod changes;

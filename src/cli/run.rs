@@ -36,7 +36,8 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
         }
         pending::<()>().await;
     });
-    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped.clone()));
+    let meter = std::sync::Arc::default();
+    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped.clone(), &meter));
     let mut give_up: Option<Instant> = None;
     loop {
         tokio::select! {

@@ -47,8 +47,8 @@ pub enum LakeError {
     },
     /// Days that PostgreSQL has dropped are to be replaced by what it has of them.
     #[error(
-        "{days} of {table} were dropped from PostgreSQL with a receipt, so only the lake has their rows: they cannot be copied again; \
-         repair other days by name, or step over the transaction that asks for it with `lakebed skip`"
+        "{days} of {table} were dropped from PostgreSQL with a receipt, so only the lake has their rows, which a copy would lose; leave \
+         these days out of a repair"
     )]
     OnlyHere {
         /// The source table.

@@ -58,12 +58,6 @@ impl Progress {
         format!("{}/{:016X}-{:016X}", self.app_id_under(GAP_PREFIX), gap.start.0, gap.end.0)
     }
 
-    /// The `appId` that says whether a day has still to be copied from PostgreSQL, or, without one, the whole table: its version is positive
-    /// then, and 0 once it is copied.
-    pub(super) fn copy_app_id(&self, day: Option<Partition>) -> String {
-        copy_app_id(&self.app_id(), day)
-    }
-
     fn app_id_under(&self, prefix: &str) -> String {
         let app_id = self.app_id();
         format!("{prefix}{}", app_id.strip_prefix(APPLICATION_PREFIX).unwrap_or(&app_id))
@@ -94,7 +88,8 @@ impl Progress {
     }
 }
 
-/// [`Progress::copy_app_id`] of the feed with this `appId`.
+/// The `appId` that says whether a day has still to be copied from PostgreSQL to the table that a feed with this `appId` has, or, without a
+/// day, the whole table: its version is positive then, and 0 once it is copied.
 pub(super) fn copy_app_id(feed: &str, day: Option<Partition>) -> String {
     let rest = feed.strip_prefix(APPLICATION_PREFIX).unwrap_or(feed);
     match day {

@@ -23,6 +23,8 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
             Store { doing: "write to", location: location(), fault: StoreFault::Missing, detail: " (no)".to_owned() };
         Definite ["s3://bucket/lake/event", "use a store with conditional writes"] NoPutIfAbsent { location: location() };
         Definite ["s3://bucket/lake/event", "`lakebed init` creates it"] Missing { location: location() };
+        Definite ["2026-01-02 of public.event", "dropped", "leave these days out"]
+            OnlyHere { table: table(), days: "2026-01-02".to_owned() };
         Definite ["Übel", "public.event", "rename it or leave the table out"] ColumnName { table: table(), column: column.clone() };
         Definite ["Übel", "public.event", "keeps for itself", "rename it or leave the table out"] ReservedColumn { table: table(), column };
         Definite ["s3://bucket/lake", "no column number", "lake_columns = { number = \"…\" }", "set the table up anew"]

@@ -61,7 +61,7 @@ fn relation(extra: Option<&str>) -> Relation {
     Relation { oid: OID, schema, name, replica_identity: ReplicaIdentity::Default, columns: described }
 }
 
-fn publication() -> PublicationFacts {
+pub(super) fn publication() -> PublicationFacts {
     let table = TableName::new("public", "events");
     PublicationFacts {
         name: "lakebed".to_owned(),
@@ -325,7 +325,7 @@ impl Server {
     }
 }
 
-fn catalogued() -> Catalogued {
+pub(super) fn catalogued() -> Catalogued {
     let rules = TableRules {
         table: TableName::new("public", "events"),
         partition_column: "at".to_owned(),
@@ -349,6 +349,8 @@ fn follow(land: mpsc::Sender<LandCommand>, limits: Limits) -> Follow {
         source: Some(SourceRelation { oid: OID, since_xid: None }),
         emptied_by: None,
         described: 0,
+        relation: None,
+        days: Default::default(),
     };
     Follow {
         tables: vec![table],
@@ -363,6 +365,9 @@ fn follow(land: mpsc::Sender<LandCommand>, limits: Limits) -> Follow {
         in_progress: InProgress::default(),
         skips: Skips::default(),
         catalog: Catalog { settings: None, tables: vec![catalogued()], binary: true },
+        orders: mpsc::channel(1).1,
+        aside: None,
+        again: Default::default(),
         relations: 0,
     }
 }

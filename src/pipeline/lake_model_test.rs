@@ -116,6 +116,10 @@ impl Lake {
             LandCommand::Commit { at } => self.commit(at),
             LandCommand::Idle { .. } | LandCommand::Evolve { .. } | LandCommand::NoteSource { .. } => {}
             LandCommand::Park { .. } => panic!("nothing parks here"),
+            LandCommand::Prepare { .. }
+            | LandCommand::Copied { .. }
+            | LandCommand::CopyLanded { .. }
+            | LandCommand::Mark { .. } => panic!("nothing is copied here"),
         }
     }
 

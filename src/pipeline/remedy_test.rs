@@ -55,6 +55,7 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             Recreated { table: table(), at };
         Transient ["public.event", "column labels", "the stream starts again and asks for text"]
             BinaryNotUnderstood { table: table(), column: "labels".to_owned() };
+        Transient ["x"] Snapshot(crate::snapshot::SnapshotError);
         Definite ["public.event stands still", "see lakebed status"]
             Reconcile(ReconcileError::StandsStill { table: table() });
         Definite ["s3://bucket/lake", "`lakebed init` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });

@@ -216,6 +216,12 @@ impl World {
         self.change(Operation::Truncate, (0, 0), None);
     }
 
+    /// What is there of a day goes; what comes of it from here on is all that there is, and has no earlier version.
+    pub(super) fn replace_day(&mut self, on: u32) {
+        self.model.retain(|(_, day), _| *day != on);
+        self.in_the_lake.retain(|(_, day)| *day != on);
+    }
+
     fn touch(&mut self, operation: Operation, key: (u32, u32)) {
         if self.in_the_lake.remove(&key) {
             self.firsts.push((operation, self.model[&key].clone()));

@@ -39,6 +39,8 @@ mod widen;
 mod apply_model;
 #[cfg(test)]
 mod apply_test;
+#[cfg(test)]
+mod replace_test;
 
 pub use land::{Landed, Rewriter};
 pub use plan::Figures;

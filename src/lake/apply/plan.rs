@@ -123,7 +123,8 @@ impl Planner {
         let files = view.replaced_files().await?;
         if !files.is_empty() {
             let dropped = dropped_partitions(&self.log.lake, table, view.partition_by()).await?;
-            let only_here: DaySet = files.iter().map(|file| file.partition).filter(|day| dropped.contains(day)).collect();
+            let only_here: DaySet =
+                files.iter().map(|file| file.partition).filter(|day| dropped.contains(day)).collect();
             if !only_here.is_empty() {
                 return Err(LakeError::OnlyHere { table: table.clone(), days: only_here.to_string() });
             }
