@@ -6,7 +6,7 @@
 use super::read::{execute, field, read};
 use super::{SourceError, quote_literal};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, CopyOutStream, Row, SimpleQueryMessage};
 
 /// How long a statement waits for whoever locks its table; whoever queues behind it waits as long.
 const LOCK_TIMEOUT: &str = "2s";
@@ -178,6 +178,34 @@ pub async fn still_named(client: &Client, relation: u32, name: &str) -> Result<b
 pub async fn leave_range(client: &Client) -> Result<(), SourceError> {
     let end = "ROLLBACK TO SAVEPOINT lakebed_range; RELEASE SAVEPOINT lakebed_range";
     execute(client, "giving back a table that was copied", end).await
+}
+
+/// The texts of an expression's values over some rows of a relation, each once. `name` is quoted.
+///
+/// # Errors
+/// As any statement.
+pub async fn days_in(
+    client: &Client,
+    expression: &str,
+    name: &str,
+    condition: &str,
+) -> Result<Vec<String>, SourceError> {
+    let sql = format!("SELECT DISTINCT ({expression})::text AS day FROM ONLY {name} WHERE {condition}");
+    let rows = read(client, "looking which days a table has rows of", &sql, &[]).await?;
+    rows.iter().map(|row| Ok(field::<Option<String>>(row, "day")?.unwrap_or_default())).collect()
+}
+
+/// Begins a COPY … TO STDOUT; waits for the table's lock, and no longer than the session's lock_timeout.
+///
+/// # Errors
+/// As any statement; SQLSTATE 42P01 where the name is no table's any more, 42703 where a column is gone.
+pub async fn copy_out(client: &Client, sql: &str) -> Result<CopyOutStream, SourceError> {
+    client.copy_out(sql).await.map_err(copy_failed)
+}
+
+/// What ended a COPY between its rows.
+pub fn copy_failed(error: tokio_postgres::Error) -> SourceError {
+    SourceError::from_driver("copying a table", error)
 }
 
 /// Which of some processes hold a lock on a table that somebody else waits for.
