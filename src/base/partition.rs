@@ -93,7 +93,8 @@ impl FromStr for Partition {
             7 => (PartitionBy::Month, format!("{text}-01").parse().ok()),
             _ => return Err(ParsePartitionError),
         };
-        let partition = day.map(|day: NaiveDate| by.partition_of(day)).filter(|partition| partition.to_string() == text);
+        let partition =
+            day.map(|day: NaiveDate| by.partition_of(day)).filter(|partition| partition.to_string() == text);
         partition.ok_or(ParsePartitionError)
     }
 }

@@ -112,7 +112,8 @@ impl JournalPlace {
     /// The journal as a table of the lake, made if need be, with the columns that the table has now.
     pub(super) async fn open(&self, patience: &Patience) -> Result<LakeTable, LakeError> {
         let source = (self.schema.clone(), self.folder_rule.clone());
-        let mut table = LakeTable::create_as(&self.lake, &self.path, source, &self.progress, self.at, &DaySet::default()).await?;
+        let mut table =
+            LakeTable::create_as(&self.lake, &self.path, source, &self.progress, self.at, &DaySet::default()).await?;
         table.follow_source(patience).await?;
         Ok(LakeTable { points: ["journal.before_log_write", "journal.after_log_write"], ..table })
     }

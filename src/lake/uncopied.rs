@@ -63,12 +63,7 @@ pub(super) fn unmarks(feed: &str, marked: &DaySet, copied: &DaySet) -> Vec<(Stri
 ///
 /// # Errors
 /// A log that cannot be read; what the store says.
-pub async fn uncopied(
-    location: &LakeLocation,
-    path: &str,
-    slot: &str,
-    table: &TableName,
-) -> Result<DaySet, LakeError> {
+pub async fn uncopied(location: &LakeLocation, path: &str, slot: &str, table: &TableName) -> Result<DaySet, LakeError> {
     let place = Place::unchecked(location, path, &anybodys(slot, table))?;
     let Some(state) = place.log.read().await? else { return Ok(DaySet::default()) };
     let feed = feed_of(&state.transactions, slot, table);
@@ -139,10 +134,8 @@ impl LakeTable {
     async fn put_marks(&mut self, marks: &[(String, i64)], patience: &Patience) -> Result<(), LakeError> {
         let mut waiting = patience.begin();
         loop {
-            let entry = Entry::new(
-                |commit, now| actions::marking(marks, commit, now),
-                ["lake.before_mark", "lake.after_mark"],
-            );
+            let entry =
+                Entry::new(|commit, now| actions::marking(marks, commit, now), ["lake.before_mark", "lake.after_mark"]);
             let put = match self.in_doubt {
                 true => Err(LakeError::InDoubt { location: self.log.location.clone() }),
                 false => self.put_entry(&entry).await,
@@ -193,7 +186,10 @@ mod tests {
         let log = all(&[marks(FEED, &marked)]);
         assert_eq!(marked_days(FEED, &log), marked);
         let one = DaySet::from_iter([day("2026-01-02")]);
-        assert_eq!(marked_days(FEED, &all(&[vec![], marks(FEED, &marked), unmarks(FEED, &marked, &one)])), DaySet::whole());
+        assert_eq!(
+            marked_days(FEED, &all(&[vec![], marks(FEED, &marked), unmarks(FEED, &marked, &one)])),
+            DaySet::whole()
+        );
         assert!(marked_days(FEED, &all(&[marks(FEED, &marked), unmarks(FEED, &marked, &DaySet::whole())])).is_empty());
     }
 

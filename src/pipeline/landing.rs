@@ -190,7 +190,8 @@ impl Landing {
         }
         let commit = StreamedCommit { commit_lsn: by.commit_lsn, commit_time_micros: by.commit_time_micros };
         let (table, aborted) = (self.name.clone(), aborted.clone());
-        self.changed = Some(Segment { table, files, changes, aborted, commit: Some(commit), replaces: DaySet::default() });
+        self.changed =
+            Some(Segment { table, files, changes, aborted, commit: Some(commit), replaces: DaySet::default() });
         self.dirty = true;
         Ok(())
     }

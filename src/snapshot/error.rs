@@ -104,7 +104,9 @@ pub enum SnapshotError {
         table: TableName,
     },
     /// A row of a day that was not asked for.
-    #[error("the copy of {table} brought a row of {partition}, which is not copied; report this as a defect of lakebed")]
+    #[error(
+        "the copy of {table} brought a row of {partition}, which is not copied; report this as a defect of lakebed"
+    )]
     Stray {
         /// The table.
         table: TableName,

@@ -37,7 +37,8 @@ pub async fn prepare_copying(client: &Client) -> Result<(), SourceError> {
     execute(client, doing, UNHURRIED).await?;
     // As in the stream: bytes that nobody checked are refused here, with the row's key.
     let encoding = read(client, doing, "SHOW server_encoding", &[]).await?;
-    if encoding.first().is_some_and(|row| field::<String>(row, "server_encoding").is_ok_and(|name| name == "SQL_ASCII")) {
+    if encoding.first().is_some_and(|row| field::<String>(row, "server_encoding").is_ok_and(|name| name == "SQL_ASCII"))
+    {
         execute(client, doing, "SET client_encoding = 'SQL_ASCII'").await?;
     }
     Ok(())

@@ -40,9 +40,7 @@ mod stream_task;
 mod timeline;
 
 pub use budget::WalBatch;
-pub use connection::{
-    CreatedSlot, ExportedSlot, FAILOVER_VERSION_MIN, NewSlot, ReplicationConnection, SystemIdentity,
-};
+pub use connection::{CreatedSlot, ExportedSlot, FAILOVER_VERSION_MIN, NewSlot, ReplicationConnection, SystemIdentity};
 pub use error::WalError;
 pub use feedback::Feedback;
 pub use frame::WalFrame;
