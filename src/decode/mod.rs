@@ -9,6 +9,8 @@
 //! frame ──parse──▶ Message ──▶ Tuple ──columns──▶ Datum ──value──▶ i64, i128, &str, …
 //! ```
 //!
+//! What COPY sends in its binary format becomes the same tuples: [`copy_header`], then [`copy_row`] for each row.
+//!
 //! Promises owned here:
 //! - **D1** Decoding is total over arbitrary bytes: an error, never a panic, never a guess. A frame is checked whole, to its
 //!   last byte, before [`parse()`] returns it; unknown tags and flags, negative counts and left-over bytes are errors.
@@ -16,6 +18,9 @@
 //! - **D3**, the half of it that concerns a value: it comes out exactly, or as a [`value::ValueError`]; nothing is clamped,
 //!   rounded or turned into NULL.
 
+mod copied;
+#[cfg(test)]
+mod copied_test;
 #[cfg(test)]
 pub(crate) mod encode;
 mod error;
@@ -32,6 +37,7 @@ pub(crate) mod remedy_test;
 mod tuple;
 pub mod value;
 
+pub use copied::{CopyRow, copy_header, copy_row};
 pub use error::DecodeError;
 pub use message::Message;
 pub use parse::parse;

@@ -81,6 +81,16 @@ impl<'a> Reader<'a> {
         usize::try_from(count).map_err(|_| DecodeError::NegativeCount { message: self.message, field })
     }
 
+    /// An Int32 that counts something, or is -1.
+    #[inline]
+    pub(super) fn count_or_null(&mut self, field: &'static str) -> Result<Option<usize>, DecodeError> {
+        let count = self.array(field).map(i32::from_be_bytes)?;
+        if count == -1 {
+            return Ok(None);
+        }
+        usize::try_from(count).map(Some).map_err(|_| DecodeError::NegativeCount { message: self.message, field })
+    }
+
     /// A String: UTF-8 up to a zero byte.
     pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let truncated = DecodeError::Truncated { message: self.message, field };

@@ -35,12 +35,22 @@ impl<'a> Datum<'a> {
     }
 }
 
+/// How a tuple's values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form<'a> {
+    /// TupleData: each value says what it is.
+    Sent,
+    /// A row of COPY: a length and bytes; which columns hold text is known from elsewhere.
+    Copied { texts: &'a [bool] },
+}
+
 /// The values of one row, in the order of the relation's columns. It was walked once when its message was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<'a> {
     count: u16,
     bytes: &'a [u8],
     message: &'static str,
+    form: Form<'a>,
 }
 
 impl<'a> Tuple<'a> {
@@ -52,7 +62,12 @@ impl<'a> Tuple<'a> {
             Datum::read(reader)?;
         }
         let (bytes, _) = start.split_at_checked(start.len() - reader.rest().len()).unwrap_or((start, &[]));
-        Ok(Self { count, bytes, message: reader.message() })
+        Ok(Self { count, bytes, message: reader.message(), form: Form::Sent })
+    }
+
+    /// The values of a row of COPY, all of which are in `bytes`.
+    pub(super) fn copied(count: u16, bytes: &'a [u8], message: &'static str, texts: &'a [bool]) -> Self {
+        Self { count, bytes, message, form: Form::Copied { texts } }
     }
 
     /// Number of columns.
@@ -76,7 +91,7 @@ impl<'a> Tuple<'a> {
     /// None for a tuple that [`super::parse()`] returned, which checked it; the signature keeps the reader total.
     #[inline]
     pub fn columns(&self) -> Columns<'a> {
-        Columns { left: self.count, reader: Reader::new(self.bytes, self.message) }
+        Columns { left: self.count, reader: Reader::new(self.bytes, self.message), form: self.form }
     }
 }
 
@@ -84,6 +99,7 @@ impl<'a> Tuple<'a> {
 pub struct Columns<'a> {
     left: u16,
     reader: Reader<'a>,
+    form: Form<'a>,
 }
 
 impl<'a> Iterator for Columns<'a> {
@@ -92,7 +108,14 @@ impl<'a> Iterator for Columns<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let datum = Datum::read(&mut self.reader);
+        let datum = match &mut self.form {
+            Form::Sent => Datum::read(&mut self.reader),
+            Form::Copied { texts } => {
+                let (is_text, rest) = texts.split_first().map_or((false, &[][..]), |(first, rest)| (*first, rest));
+                *texts = rest;
+                copied_datum(&mut self.reader, is_text)
+            }
+        };
         if datum.is_err() {
             self.left = 0;
         }
@@ -102,6 +125,14 @@ impl<'a> Iterator for Columns<'a> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         (0, Some(usize::from(self.left)))
     }
+}
+
+/// A field of COPY's binary format: -1 stands for NULL.
+#[inline]
+fn copied_datum<'a>(reader: &mut Reader<'a>, is_text: bool) -> Result<Datum<'a>, DecodeError> {
+    let Some(count) = reader.count_or_null("field length")? else { return Ok(Datum::Null) };
+    let bytes = reader.bytes(count, "field value")?;
+    Ok(if is_text { Datum::Text(bytes) } else { Datum::Binary(bytes) })
 }
 
 /// What an UPDATE or DELETE says about the row as it was.

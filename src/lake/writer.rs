@@ -146,8 +146,12 @@ impl TableWriter {
         self.staging.supersede(Path::from(file.path)).await;
     }
 
-    /// The end of a writer none of whose files were or will be committed: all that it ever uploaded is removed.
-    pub(super) async fn abandon(mut self, handed_out: Vec<StagedFile>) -> Result<(), LakeError> {
+    /// The end of a writer none of whose files were or will be committed: all that it ever uploaded is removed. `handed_out` is what
+    /// [`Self::finish`] has returned.
+    ///
+    /// # Errors
+    /// What the store says; what it left is then for the next process.
+    pub async fn abandon(mut self, handed_out: Vec<StagedFile>) -> Result<(), LakeError> {
         for file in handed_out {
             self.staging.take_back(Path::from(file.path));
         }

@@ -5,11 +5,10 @@ use super::ReconcileError;
 use super::digest::{self, DigestColumn, LakeDigest, RowSum};
 use super::ledger::Ledger;
 use super::span::Span;
-use crate::base::{ColumnType, Lsn, MARKER_PREFIX, Partition, PartitionBy, RECONCILE_MARKER, TableShape};
+use crate::base::{Lsn, MARKER_PREFIX, Partition, PartitionBy, RECONCILE_MARKER, TableShape};
 use crate::lake::{FetchedFile, FileFault, PartitionReader, StoredFile};
-use crate::source::{self, LeafBound, SourceError, qualified, quote_identifier, quote_literal};
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use crate::source::{self, LeafBound, SourceError, qualified};
+use chrono::{Days, Months};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -315,45 +314,13 @@ fn may_hold(bound: &LeafBound, shape: &TableShape, days: Span) -> bool {
 
 /// That a row is of these days.
 fn condition(shape: &TableShape, days: Span) -> String {
-    let Some(column) = shape.columns.get(shape.partition_column) else { return "true".to_owned() };
-    let edge = |day: NaiveDate| {
-        let literal = quote_literal(&format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day()));
-        match column.column_type {
-            ColumnType::Date => format!("{literal}::date"),
-            // Where a clock is set back over midnight, a day has two of them; the server would take the second.
-            ColumnType::TimestampTz => match first_instant(day, shape.time_zone) {
-                Some(instant) => {
-                    format!("{}::timestamptz", quote_literal(&instant.format("%Y-%m-%d %H:%M:%S+00").to_string()))
-                }
-                None => format!("({literal}::timestamp AT TIME ZONE {})", quote_literal(shape.time_zone.name())),
-            },
-            _ => format!("{literal}::timestamp"),
-        }
-    };
-    let name = quote_identifier(&column.name);
-    format!("{name} >= {} AND {name} < {}", edge(days.lower), edge(days.upper))
-}
-
-/// The moment at which a day begins in a zone; one whose midnight is skipped by a change of the clock begins later.
-pub(super) fn first_instant(day: NaiveDate, zone: Tz) -> Option<DateTime<Utc>> {
-    let midnight = day.and_time(NaiveTime::MIN);
-    (0..=12).find_map(|quarters| {
-        let local = zone.from_local_datetime(&(midnight + TimeDelta::minutes(15 * quarters)));
-        local.earliest().map(|moment| moment.with_timezone(&Utc))
-    })
+    source::dated_between(shape, days.lower..days.upper)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_day_begins_at_its_first_midnight_or_behind_a_skipped_one() {
-        let first = |day: &str, zone: Tz| first_instant(day.parse().unwrap(), zone).unwrap().to_rfc3339();
-        assert_eq!(first("2026-11-01", Tz::America__Havana), "2026-11-01T04:00:00+00:00", "of two midnights");
-        assert_eq!(first("2018-11-04", Tz::America__Sao_Paulo), "2018-11-04T03:00:00+00:00", "at one o'clock");
-        assert_eq!(first("2026-01-01", Tz::Asia__Tokyo), "2025-12-31T15:00:00+00:00");
-    }
+    use chrono::NaiveDate;
 
     fn date(month: u32, day: u32) -> NaiveDate {
         NaiveDate::from_ymd_opt(2026, month, day).unwrap()

@@ -259,7 +259,7 @@ pub fn is_complete(span: Span, shape: &TableShape, now: DateTime<Utc>) -> bool {
 fn end_of(span: Span, shape: &TableShape) -> Option<DateTime<Utc>> {
     let midnight = span.upper.and_time(NaiveTime::MIN);
     match shape.columns.get(shape.partition_column)?.column_type {
-        ColumnType::TimestampTz => cut::first_instant(span.upper, shape.time_zone),
+        ColumnType::TimestampTz => source::first_instant(span.upper, shape.time_zone),
         _ => Some(midnight.and_utc()),
     }
 }

@@ -1,6 +1,6 @@
 //! A leaf's bounds, and whether they stand where a day (or month) of the lake begins.
 
-use crate::base::{ColumnType, PartitionBy};
+use crate::base::{ColumnType, Partition, PartitionBy};
 use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use std::ops::Range;
@@ -74,6 +74,43 @@ impl LeafBound {
             (_, first) => Some(first),
         };
         Some(first(from)?..first(to)?)
+    }
+}
+
+/// The first and the last day that rows of a leaf can be of, both inclusive; None where nothing bounds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Inclusive.
+    pub first: Option<NaiveDate>,
+    /// Inclusive.
+    pub last: Option<NaiveDate>,
+}
+
+impl Reach {
+    /// Of the days from `lower` to the one before `upper`.
+    pub fn between(lower: NaiveDate, upper: NaiveDate) -> Self {
+        Self { first: Some(lower), last: upper.pred_opt() }
+    }
+
+    /// Whether rows can be of one of the days from `first` to `last`, both inclusive.
+    pub fn meets(&self, first: NaiveDate, last: NaiveDate) -> bool {
+        self.first.is_none_or(|own| own <= last) && self.last.is_none_or(|own| first <= own)
+    }
+
+    /// The partition of the lake that all rows are of, where it is one.
+    pub fn only_partition(&self, by: PartitionBy) -> Option<Partition> {
+        let (first, last) = (by.partition_of(self.first?), by.partition_of(self.last?));
+        (first == last).then_some(first)
+    }
+}
+
+impl LeafBound {
+    /// Which days rows can be of, in `zone` for a `timestamptz` column. Nothing bounds those of a default partition; a side that cannot
+    /// be read bounds nothing.
+    pub fn reach(&self, column_type: ColumnType, zone: Tz) -> Reach {
+        let Self::Range { from, to } = self else { return Reach::default() };
+        let around = |text: &Option<String>| days_around(text.as_deref()?, column_type, zone);
+        Reach { first: around(from).map(|(_, own)| own), last: around(to).and_then(|(before, _)| before) }
     }
 }
 
@@ -161,6 +198,26 @@ mod tests {
         assert_eq!(days("'2026-01-01 00:00:00'", "'2026-01-03 00:00:00'"), Some((date(1), date(3))));
         assert_eq!(days("'2026-01-01 00:00:00'", "'2026-01-03 00:00:01'"), None);
         assert_eq!(days("MINVALUE", "'2026-01-03 00:00:00'"), None);
+    }
+
+    #[test]
+    fn a_reach_has_the_days_that_rows_can_be_of() {
+        let reach = |from: &str, to: &str| {
+            let text = format!("FOR VALUES FROM ({from}) TO ({to})");
+            LeafBound::parse(&text).reach(ColumnType::Timestamp, Tz::UTC)
+        };
+        let date = |day| NaiveDate::from_ymd_opt(2026, 1, day).unwrap();
+        let one = reach("'2026-01-01 00:00:00'", "'2026-01-02 00:00:00'");
+        assert_eq!(one, Reach { first: Some(date(1)), last: Some(date(1)) });
+        assert_eq!(one.only_partition(PartitionBy::Day), Some(PartitionBy::Day.partition_of(date(1))));
+        let two = reach("'2026-01-01 12:00:00'", "'2026-01-02 12:00:00'");
+        assert_eq!(two, Reach::between(date(1), date(3)));
+        assert_eq!(two.only_partition(PartitionBy::Day), None);
+        assert!(two.only_partition(PartitionBy::Month).is_some());
+        let open = reach("MINVALUE", "'2026-01-02 00:00:00'");
+        assert_eq!(open, Reach { first: None, last: Some(date(1)) });
+        assert!(open.meets(date(1), date(5)) && !open.meets(date(2), date(5)));
+        assert_eq!(LeafBound::Default.reach(ColumnType::Date, Tz::UTC), Reach::default());
     }
 
     #[test]

@@ -246,6 +246,24 @@ impl SourceError {
     }
 }
 
+impl SourceError {
+    /// Whether somebody locked a table for longer than was waited, or both waited for each other (SQLSTATE 55P03, 40P01).
+    pub fn is_lock_conflict(&self) -> bool {
+        let conflicts = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+        matches!(self, Self::Server { state, .. } if conflicts.contains(state))
+    }
+
+    /// Whether the statement was ended by somebody's word (SQLSTATE 57014).
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Server { state, .. } if *state == SqlState::QUERY_CANCELED)
+    }
+
+    /// Whether a named column was not there (SQLSTATE 42703).
+    pub fn is_undefined_column(&self) -> bool {
+        matches!(self, Self::Server { state, .. } if *state == SqlState::UNDEFINED_COLUMN)
+    }
+}
+
 /// By SQLSTATE (PostgreSQL's manual, appendix A), never by text.
 impl Classify for SourceError {
     fn retry_class(&self) -> RetryClass {

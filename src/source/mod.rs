@@ -18,7 +18,9 @@ mod archive;
 mod archive_objects;
 mod archive_records;
 mod bounds;
+mod copying;
 mod cron;
+mod dated;
 mod described;
 mod error;
 mod headroom;
@@ -51,8 +53,13 @@ pub use archive_records::{
     OpenFinding, Proof, Receipt, ReceiptText, adjust, keep_proof, listen_for_requests, note_finding, open_findings,
     proofs, queued, receipt_texts, receipts, resolve_findings, restore_receipt, served, settle_gone, still_there,
 };
-pub use bounds::{BoundAlignment, LeafBound};
+pub use bounds::{BoundAlignment, LeafBound, Reach};
+pub use copying::{
+    Brief, Extent, begin_range, copy_failed, copy_out, days_in, extents, import_snapshot, leave_range, prepare_copying,
+    signatures, slot_waits_for, still_named, waited_for,
+};
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
+pub use dated::{dated_between, first_instant};
 pub use described::{DescribedColumn, DescribedTable, columns_with_default};
 pub use error::{ColumnRole, SourceError};
 pub use headroom::{Headroom, Pressure, headroom};

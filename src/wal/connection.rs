@@ -38,6 +38,27 @@ pub struct CreatedSlot {
     pub consistent_point: Lsn,
 }
 
+/// What kind of slot is created with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewSlot {
+    /// It ends with the connection.
+    Temporary,
+    /// It stays.
+    Permanent {
+        /// From server 17 on, a standby may keep it through a failover; older servers are not asked for it.
+        failover: bool,
+    },
+}
+
+/// CREATE_REPLICATION_SLOT with a snapshot, which other sessions can import until the connection's next command or its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportedSlot {
+    /// The snapshot sees exactly the transactions that committed before this position; all others are in the slot's stream.
+    pub consistent_point: Lsn,
+    /// For SET TRANSACTION SNAPSHOT.
+    pub snapshot_name: String,
+}
+
 /// A session in replication mode.
 #[derive(Debug)]
 pub struct ReplicationConnection {
@@ -124,6 +145,18 @@ impl ReplicationConnection {
         };
         let row = rows.into_iter().next().ok_or_else(|| self.protocol("no row about the new slot"))?;
         Ok(CreatedSlot { consistent_point: self.value(&row, 1)? })
+    }
+
+    /// Creates a logical slot with pgoutput whose snapshot other sessions of the same database can import. May wait for transactions
+    /// that are running, without a time limit, like [`Self::create_slot`].
+    pub async fn create_exporting_slot(&mut self, slot: &str, kind: NewSlot) -> Result<ExportedSlot, WalError> {
+        let command = exporting_command(slot, kind, self.server_version);
+        let rows = match self.run(&command).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.explain(error, slot, "the creation of the slot").await),
+        };
+        let row = rows.into_iter().next().ok_or_else(|| self.protocol("no row about the new slot"))?;
+        Ok(ExportedSlot { consistent_point: self.value(&row, 1)?, snapshot_name: self.value(&row, 2)? })
     }
 
     /// ALTER_REPLICATION_SLOT: has the slot kept on a standby through a failover. Only on server 17 and later, and only while
@@ -236,6 +269,19 @@ fn create_command(slot: &str, failover: bool) -> String {
     format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {options}")
 }
 
+/// As [`create_command`], with a snapshot.
+fn exporting_command(slot: &str, kind: NewSlot, server_version: u32) -> String {
+    let name = quote_identifier(slot);
+    let (temporary, options) = match kind {
+        NewSlot::Temporary => (" TEMPORARY", "EXPORT_SNAPSHOT"),
+        NewSlot::Permanent { failover: true } if server_version >= FAILOVER_VERSION_MIN => {
+            ("", "(FAILOVER true, SNAPSHOT 'export')")
+        }
+        NewSlot::Permanent { .. } => ("", "EXPORT_SNAPSHOT"),
+    };
+    format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput {options}")
+}
+
 /// `publication_names` is a list of identifiers inside a literal, so the name is quoted twice.
 fn start_command(options: &StreamOptions) -> String {
     let mut settings = vec![
@@ -281,5 +327,17 @@ mod tests {
         let new = r#"CREATE_REPLICATION_SLOT "s""x" LOGICAL pgoutput (FAILOVER true, SNAPSHOT 'nothing')"#;
         assert_eq!(create_command("s\"x", true), new);
         assert_eq!(create_command("s", false), r#"CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput NOEXPORT_SNAPSHOT"#);
+    }
+
+    #[test]
+    fn a_slot_with_a_snapshot_is_temporary_or_stays() {
+        let command = |kind, version| exporting_command("s\"x", kind, version);
+        let old = r#"CREATE_REPLICATION_SLOT "s""x" LOGICAL pgoutput EXPORT_SNAPSHOT"#;
+        let new = r#"CREATE_REPLICATION_SLOT "s""x" LOGICAL pgoutput (FAILOVER true, SNAPSHOT 'export')"#;
+        let temporary = r#"CREATE_REPLICATION_SLOT "s""x" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT"#;
+        assert_eq!(command(NewSlot::Temporary, 180_000), temporary);
+        assert_eq!(command(NewSlot::Permanent { failover: false }, 180_000), old);
+        assert_eq!(command(NewSlot::Permanent { failover: true }, 160_000), old);
+        assert_eq!(command(NewSlot::Permanent { failover: true }, 170_000), new);
     }
 }

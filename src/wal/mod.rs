@@ -15,7 +15,8 @@
 //! - The mechanical half of **W1**: the flushed position sent is exactly what was acknowledged, never goes backwards, and
 //!   written = flushed = applied, so that nobody can take "received" for "durable". What may be acknowledged is the
 //!   pipeline's decision, which sees keepalives in order with the data.
-//! - The mechanical half of **W2**: a slot is created by [`ReplicationConnection::create_slot`] and nothing else; a missing,
+//! - The mechanical half of **W2**: a slot is created by [`ReplicationConnection::create_slot`] or
+//!   [`ReplicationConnection::create_exporting_slot`] and nothing else; a missing,
 //!   busy or lost slot is a definite error that names the remedy. [`ReplicationConnection::timeline_history`] tells where a
 //!   promoted or restored server left what it wrote before; whether it may be followed is the pipeline's decision.
 //! - Malformed frames are errors: no panic, and no allocation that the received bytes do not justify.
@@ -39,7 +40,7 @@ mod stream_task;
 mod timeline;
 
 pub use budget::WalBatch;
-pub use connection::{CreatedSlot, FAILOVER_VERSION_MIN, ReplicationConnection, SystemIdentity};
+pub use connection::{CreatedSlot, ExportedSlot, FAILOVER_VERSION_MIN, NewSlot, ReplicationConnection, SystemIdentity};
 pub use error::WalError;
 pub use feedback::Feedback;
 pub use frame::WalFrame;
