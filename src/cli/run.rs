@@ -36,7 +36,7 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
         }
         pending::<()>().await;
     });
-    let meter = std::sync::Arc::default();
+    let meter = crate::snapshot::Meter::default();
     let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped.clone(), &meter));
     let mut give_up: Option<Instant> = None;
     loop {

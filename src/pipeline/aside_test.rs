@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 const OID: u32 = 4711;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
+/// The wire counts from 2000 on, and Arrow from 1970.
+const DAYS_TO_2000: i64 = 10_957;
 
 /// What names a row: its id and its day.
 type Key = (i32, u8);
@@ -38,7 +40,7 @@ type Key = (i32, u8);
 type Rows = BTreeMap<Key, i32>;
 
 fn day(day: u8) -> Partition {
-    format!("1970-01-{:02}", day + 1).parse().unwrap()
+    format!("2000-01-{:02}", day + 1).parse().unwrap()
 }
 
 fn shape() -> Arc<TableShape> {
@@ -370,7 +372,8 @@ impl Lake {
 fn keys(batch: &RecordBatch) -> Vec<Option<Key>> {
     let ids = batch.column_by_name("id").unwrap().as_primitive::<Int32Type>();
     let at = batch.column_by_name("at").unwrap().as_primitive::<TimestampMicrosecondType>();
-    let key = |(id, at): (Option<i32>, Option<i64>)| Some((id?, u8::try_from(at? / MICROS_PER_DAY).unwrap()));
+    let key =
+        |(id, at): (Option<i32>, Option<i64>)| Some((id?, u8::try_from(at? / MICROS_PER_DAY - DAYS_TO_2000).unwrap()));
     ids.iter().zip(at).map(key).collect()
 }
 

@@ -13,8 +13,9 @@ use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::lake::TableWriter;
 use crate::reconcile::{self, Candidate};
-use crate::snapshot::{self, Archived, Copied, Exported, Limits, Meter, Order, SourceTable, Waiting};
+use crate::snapshot::{self, Archived, Copied, Exported, Limits, Meter, Order, Phase, SourceTable, Waiting};
 use crate::source;
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,9 @@ pub(super) struct Copier {
     /// To `land`, which ends when nobody else can ask anything of it.
     pub(super) land: mpsc::WeakSender<LandCommand>,
     pub(super) stop: watch::Receiver<bool>,
-    pub(super) meter: Arc<Meter>,
+    pub(super) meter: Meter,
+    /// Days that the meter knows of, by table.
+    pub(super) expected: BTreeMap<usize, DaySet>,
 }
 
 /// A batch of days, ready to be copied.
@@ -71,7 +74,6 @@ impl Copier {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let marked = self.marked.borrow_and_update().clone();
-            self.meter.note_marked(&marked);
             if marked.iter().all(DaySet::is_empty) {
                 match (self.until, self.whole_transactions) {
                     (Until::Copied, _) => return self.leave(Leave::CaughtUp).await,
@@ -120,7 +122,7 @@ impl Copier {
     }
 
     /// Copies the next batch of what is marked, and waits until it has landed.
-    async fn batch(&self, marked: &[DaySet]) -> Result<(), PipelineError> {
+    async fn batch(&mut self, marked: &[DaySet]) -> Result<(), PipelineError> {
         let began = Instant::now();
         let control = connect::control(&self.settings).await?;
         let client = control.client();
@@ -133,15 +135,19 @@ impl Copier {
         }
         let (landed_in, mut landed) = oneshot::channel();
         self.order(CopyOrder::Begin { batch: batch.days(), landed: landed_in }).await;
-        tokio::select! {
+        let (rows, bytes) = tokio::select! {
             copied = self.copy(client, orders) => copied?,
             _ = &mut landed => return self.gave_up().await,
-        }
+        };
+        self.meter.enter(Phase::Landing);
         if landed.await.is_err() {
+            self.meter.unread(rows, bytes);
             return self.gave_up().await;
         }
+        self.meter.landed(batch.tables.iter().map(|(_, _, days)| days_in(days)).sum());
+        self.meter.enter(Phase::Idle);
         let (days, seconds) = (shown(&self.pipeline, &batch), began.elapsed().as_secs_f64());
-        tracing::info!(days, seconds, "copied from PostgreSQL");
+        tracing::info!(days, rows, bytes, seconds, "copied from PostgreSQL");
         Ok(())
     }
 
@@ -151,7 +157,7 @@ impl Copier {
         Ok(())
     }
 
-    async fn next_batch(&self, client: &Client, marked: &[DaySet]) -> Result<Batch, PipelineError> {
+    async fn next_batch(&mut self, client: &Client, marked: &[DaySet]) -> Result<Batch, PipelineError> {
         let name = &self.pipeline.source.publication;
         let publication = source::publication(client, name).await?;
         let generated = publication.is_some_and(|publication| publication.generated_stored);
@@ -167,13 +173,26 @@ impl Copier {
             groups.extend(snapshot::waiting(client, table, &source, days).await?);
             tables.push((table, source));
         }
-        self.meter.note_estimate(groups.iter().map(|group| group.bytes).sum());
+        self.expect(&groups);
         let next = snapshot::next_batch(groups, self.pipeline.snapshot.batch_bytes);
         let of = |Waiting { table, days, .. }: Waiting| {
             let (_, source) = tables.iter().find(|(known, _)| *known == table)?;
             Some((table, source.clone(), days))
         };
         Ok(Batch { tables: next.into_iter().filter_map(of).collect() })
+    }
+
+    /// What the meter does not know of yet.
+    fn expect(&mut self, groups: &[Waiting]) {
+        for Waiting { table, days, bytes } in groups {
+            let expected = self.expected.entry(*table).or_default();
+            let mut news = days.clone();
+            news.subtract(expected);
+            if !news.is_empty() && !expected.is_whole() {
+                self.meter.expect(days_in(&news), *bytes);
+                expected.extend(&news);
+            }
+        }
     }
 
     /// The table's columns become those of the copy. None: it takes no rows.
@@ -188,7 +207,8 @@ impl Copier {
     }
 
     /// Takes the snapshot, copies, and marks the place in the WAL where the copy lands.
-    async fn copy(&self, client: &Client, orders: Vec<(usize, Order)>) -> Result<(), PipelineError> {
+    async fn copy(&self, client: &Client, orders: Vec<(usize, Order)>) -> Result<(u64, u64), PipelineError> {
+        self.meter.enter(Phase::WaitingForSnapshot);
         let exported = Exported::take(&self.settings).await?;
         let floor: Lsn = exported.floor();
         self.order(CopyOrder::Floor(floor)).await;
@@ -200,6 +220,7 @@ impl Copier {
         let (tables, orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
         let days: Vec<DaySet> = orders.iter().map(|order| order.days.clone()).collect();
         let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter).await?;
+        let read = copied.iter().fold((0, 0), |(rows, bytes), copied| (rows + copied.rows, bytes + copied.bytes));
         let copied = tables.into_iter().zip(days).zip(copied).map(|((table, days), copied)| {
             let Copied { files, writers, rows, .. } = copied;
             CopiedTable { table, days, files, writers, rows }
@@ -208,8 +229,13 @@ impl Copier {
         self.order(CopyOrder::Finish { copied: copied.collect(), marker: marker.clone() }).await;
         source::emit_message(client, MARKER_PREFIX, &marker).await?;
         tracing::debug!(floor = %floor, "a copy waits for the stream");
-        Ok(())
+        Ok(read)
     }
+}
+
+/// As the meter counts them.
+fn days_in(days: &DaySet) -> u64 {
+    if days.is_whole() { 1 } else { days.days().count() as u64 }
 }
 
 fn archived(candidate: &Candidate) -> Archived {

@@ -8,6 +8,7 @@ use crate::connect::{ConnectError, SettingsError};
 use crate::decode::DecodeError;
 use crate::lake::LakeError;
 use crate::reconcile::ReconcileError;
+use crate::snapshot::SnapshotError;
 use crate::source::SourceError;
 use crate::wal::WalError;
 use crate::{buffer, connect, decode, lake, source, wal};
@@ -55,7 +56,8 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             Recreated { table: table(), at };
         Transient ["public.event", "column labels", "the stream starts again and asks for text"]
             BinaryNotUnderstood { table: table(), column: "labels".to_owned() };
-        Transient ["x"] Snapshot(crate::snapshot::SnapshotError);
+        Definite ["row-level security", "public.event", "BYPASSRLS"]
+            Snapshot(SnapshotError::RowSecurity { tables: "public.event".to_owned() });
         Definite ["public.event stands still", "see lakebed status"]
             Reconcile(ReconcileError::StandsStill { table: table() });
         Definite ["s3://bucket/lake", "`lakebed init` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });
@@ -106,6 +108,7 @@ pub(crate) fn every_wrapped() -> Vec<Case<PipelineError>> {
     all.extend(wrapped(decode::remedy_test::every(), |error| PipelineError::Decode { at, error }));
     all.extend(wrapped(buffer::remedy_test::every(), |error| PipelineError::Row { at, error }));
     all.extend(wrapped(every_lineage(), PipelineError::Lineage));
+    all.extend(wrapped(crate::snapshot::remedy_test::every(), PipelineError::Snapshot));
     all
 }
 

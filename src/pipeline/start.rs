@@ -24,6 +24,7 @@ use crate::ops::tasks::Stages;
 use crate::snapshot::Meter;
 use crate::source::{self, Pressure, SlotFacts};
 use crate::wal::{ReplicationConnection, ReplicationStream, StreamOptions, SystemIdentity};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub async fn start(
     pipeline: &Pipeline,
     until: Until,
     text_only: bool,
-    meter: &Arc<Meter>,
+    meter: &Meter,
 ) -> Result<Running, PipelineError> {
     let words = Words::new(until);
     let settings = Settings::from_url(&pipeline.source.url)?;
@@ -142,7 +143,7 @@ pub async fn start(
         Until::Signalled | Until::Copied => None,
         Until::CaughtUp => Some(emit_marker(client).await?),
     };
-    let copying = Copying { whole_transactions: copies, share, meter: Arc::clone(meter) };
+    let copying = Copying { whole_transactions: copies, share, meter: meter.clone() };
     let running = wire(
         pipeline, settings, location, source, landings, stream, marker, skips, catalog, witness, limits, words, copying,
     );
@@ -228,7 +229,7 @@ struct StreamForm {
 struct Copying {
     whole_transactions: bool,
     share: CopyShare,
-    meter: Arc<Meter>,
+    meter: Meter,
 }
 
 async fn follow_from(
@@ -325,6 +326,7 @@ fn wire(
         land: follow.land.downgrade(),
         stop: words.stop.1.clone(),
         meter: copying.meter,
+        expected: BTreeMap::new(),
     };
     let governor_location = location.clone();
     let land = Land {

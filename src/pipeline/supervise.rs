@@ -9,7 +9,6 @@ use crate::base::{Backoff, Classify, RetryClass};
 use crate::config::Pipeline;
 use crate::snapshot::Meter;
 use crate::wal::WalError;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -39,7 +38,7 @@ pub async fn supervise(
     pipeline: &Pipeline,
     until: Until,
     mut stop: watch::Receiver<bool>,
-    meter: &Arc<Meter>,
+    meter: &Meter,
 ) -> Result<Totals, PipelineError> {
     let mut all = Totals::default();
     let mut attempts = Attempts::new(until, Instant::now());
