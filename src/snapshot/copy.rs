@@ -34,6 +34,12 @@ pub struct Order {
     pub writer: TableWriter,
 }
 
+/// An [`Order`] without its writer.
+struct Wanted {
+    table: SourceTable,
+    days: DaySet,
+}
+
 /// What a copy may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -73,6 +79,9 @@ pub async fn copy(
     meter: &Meter,
 ) -> Result<Vec<Copied>, SnapshotError> {
     meter.enter(Phase::Copying);
+    // A writer cannot be shared between threads, not even to be looked at.
+    let (orders, writers): (Vec<Wanted>, Vec<TableWriter>) =
+        orders.into_iter().map(|Order { table, days, writer }| (Wanted { table, days }, writer)).unzip();
     let watching = control(settings).await?;
     source::prepare_copying(watching.client()).await?;
     let first = session(settings, &exported).await?;
@@ -95,14 +104,16 @@ pub async fn copy(
         stop: AtomicBool::new(false),
         ended: Mutex::new(Vec::new()),
     });
-    let read = read(&watching, sessions, &shared, &orders).await;
+    let outlets = || writers.iter().map(|writer| Outlet::new(writer.another())).collect();
+    let sessions = sessions.into_iter().map(|session| (session, outlets())).collect();
+    let read = read(&watching, sessions, &shared).await;
     let harvests = std::mem::take(&mut *shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
     let outcome = match read {
         Ok(()) => judge(&watching, &survey.places, &orders).await,
         failed => failed,
     };
     match outcome {
-        Ok(()) => Ok(gather(orders, harvests)),
+        Ok(()) => Ok(gather(writers, harvests)),
         Err(error) => {
             count_back(meter, &harvests);
             let outlets = harvests.into_iter().flat_map(|harvest| harvest.outlets);
@@ -128,9 +139,9 @@ struct Survey {
     places: Vec<Vec<Place>>,
 }
 
-async fn survey(session: &ControlConnection, orders: &[Order]) -> Result<Survey, SnapshotError> {
+async fn survey(session: &ControlConnection, orders: &[Wanted]) -> Result<Survey, SnapshotError> {
     let mut survey = Survey { tables: Vec::new(), relations: Vec::new(), places: Vec::new() };
-    for (number, Order { table, days, .. }) in orders.iter().enumerate() {
+    for (number, Wanted { table, days }) in orders.iter().enumerate() {
         let shape = &table.facts.shape;
         let (columns, texts) = columns_of(shape);
         let mut places = places(session.client(), table).await?;
@@ -146,16 +157,14 @@ async fn survey(session: &ControlConnection, orders: &[Order]) -> Result<Survey,
 /// Runs the sessions to their end, and gives way for them.
 async fn read(
     watching: &ControlConnection,
-    sessions: Vec<ControlConnection>,
+    sessions: Vec<(ControlConnection, Vec<Outlet>)>,
     shared: &Arc<Shared>,
-    orders: &[Order],
 ) -> Result<(), SnapshotError> {
     let mut seats = Vec::with_capacity(sessions.len());
     let mut stages = Stages::default();
-    for session in sessions {
+    for (session, outlets) in sessions {
         let seat = Arc::new(Seat::new(source::backend(session.client()).await?));
         seats.push(Arc::clone(&seat));
-        let outlets = orders.iter().map(|order| Outlet::new(order.writer.another())).collect();
         stages.start("copy", Box::pin(Worker::new(Arc::clone(shared), session, seat, outlets).run()));
     }
     let watched = watch(watching, &mut stages, &seats).await;
@@ -200,7 +209,7 @@ async fn watch(
 
 /// Whether what was read is what the snapshot had. A table that was rewritten meanwhile shows an old snapshot nothing, or rows at other
 /// places; and its file never comes back, so one look behind the last row sees them all.
-async fn judge(watching: &ControlConnection, places: &[Vec<Place>], orders: &[Order]) -> Result<(), SnapshotError> {
+async fn judge(watching: &ControlConnection, places: &[Vec<Place>], orders: &[Wanted]) -> Result<(), SnapshotError> {
     for (places, order) in places.iter().zip(orders) {
         let places: Vec<&Place> = places.iter().collect();
         if !are_untouched(watching.client(), &places).await? {
@@ -210,9 +219,9 @@ async fn judge(watching: &ControlConnection, places: &[Vec<Place>], orders: &[Or
     Ok(())
 }
 
-fn gather(orders: Vec<Order>, harvests: Vec<Harvest>) -> Vec<Copied> {
-    let new = |order: Order| Copied { files: Vec::new(), writers: vec![order.writer], rows: 0, bytes: 0 };
-    let mut copied: Vec<Copied> = orders.into_iter().map(new).collect();
+fn gather(writers: Vec<TableWriter>, harvests: Vec<Harvest>) -> Vec<Copied> {
+    let new = |writer| Copied { files: Vec::new(), writers: vec![writer], rows: 0, bytes: 0 };
+    let mut copied: Vec<Copied> = writers.into_iter().map(new).collect();
     for Harvest { outlets, counts } in harvests {
         for ((outlet, Count { rows, bytes }), copied) in outlets.into_iter().zip(counts).zip(&mut copied) {
             let (writer, files) = outlet.into_parts();

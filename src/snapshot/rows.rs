@@ -54,7 +54,7 @@ impl CopiedRows {
     fn read<'a, E>(
         &mut self,
         bytes: &'a [u8],
-        texts: &[bool],
+        texts: &'a [bool],
         mut row: impl FnMut(&Tuple<'_>) -> Result<(), E>,
     ) -> Result<(u64, &'a [u8]), RowFault<E>> {
         let mut rest = bytes;

@@ -2,7 +2,7 @@
 //! large a partition is.
 
 use super::places::{Place, last_day};
-use crate::base::{DaySet, TableShape};
+use crate::base::{DaySet, TableName, TableShape};
 use crate::source::quote_identifier;
 use chrono::NaiveDate;
 use std::sync::Arc;
@@ -61,6 +61,8 @@ impl Blocks {
 pub(super) struct Relation {
     /// The order's number.
     pub(super) order: usize,
+    /// The root, for messages.
+    pub(super) table: TableName,
     pub(super) oid: u32,
     pub(super) blocks: u32,
     step: u32,
@@ -80,7 +82,8 @@ impl Relation {
         let wanted = days.days().last().map(last_day);
         let newest = place.reach.last.into_iter().chain(wanted).min();
         let filter = place.filter(shape, days);
-        Self { order, oid: extent.oid, blocks: extent.blocks, step, newest, columns: Arc::clone(columns), filter }
+        let (table, columns) = (shape.table.clone(), Arc::clone(columns));
+        Self { order, table, oid: extent.oid, blocks: extent.blocks, step, newest, columns, filter }
     }
 
     /// The statement that sends some of its rows; `name` is quoted.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::CopyOutStream;
+use tokio_postgres::{Client, CopyOutStream};
 
 /// Between two looks at the limit and the meter.
 const ACCOUNT_BYTES: u64 = 64 << 10;
@@ -132,8 +132,6 @@ impl Worker {
 
     /// Reads a range, in as many attempts as it takes.
     async fn read(&mut self, Work { relation, blocks, .. }: Work) -> Result<(), SnapshotError> {
-        let table = || self.shared.tables.get(relation.order).map(|table| table.shape.table.clone());
-        let table = table().unwrap_or_else(|| crate::base::TableName::new("", ""));
         let (mut gave_way, mut locked, mut moved) = (0, 0, 0);
         let mut left = VecDeque::from([blocks]);
         while let Some(blocks) = left.pop_front() {
@@ -155,10 +153,11 @@ impl Worker {
             }
             left.push_front(blocks);
             if locked >= LOCK_ATTEMPTS {
+                let table = relation.table.clone();
                 return Err(SnapshotError::Locked { table, seconds: LOCK_SECONDS });
             }
             if moved >= MOVES_MAX {
-                return Err(SnapshotError::Rewritten { table });
+                return Err(rewritten(&relation));
             }
         }
         Ok(())
@@ -168,7 +167,7 @@ impl Worker {
         let client = self.session.client();
         let name = match source::begin_range(client, relation.oid).await? {
             Some(name) => name,
-            None => return Err(self.rewritten(relation)),
+            None => return Err(rewritten(relation)),
         };
         let number = self.shared.attempts.fetch_add(1, Ordering::Relaxed);
         let mut count = Count::default();
@@ -182,11 +181,11 @@ impl Worker {
                 // It was another relation that has taken the name.
                 false => Attempt::Moved,
             },
-            Ok(false) => self.left(Attempt::GaveWay).await?,
-            Err(SnapshotError::Source(error)) if error.is_cancelled() => self.left(Attempt::GaveWay).await?,
-            Err(SnapshotError::Source(error)) if error.is_lock_conflict() => self.left(Attempt::Locked).await?,
-            Err(SnapshotError::Source(error)) if error.is_undefined_object() => self.left(Attempt::Moved).await?,
-            Err(SnapshotError::Source(error)) if error.is_undefined_column() => return Err(self.rewritten(relation)),
+            Ok(false) => left(client, Attempt::GaveWay).await?,
+            Err(SnapshotError::Source(error)) if error.is_cancelled() => left(client, Attempt::GaveWay).await?,
+            Err(SnapshotError::Source(error)) if error.is_lock_conflict() => left(client, Attempt::Locked).await?,
+            Err(SnapshotError::Source(error)) if error.is_undefined_object() => left(client, Attempt::Moved).await?,
+            Err(SnapshotError::Source(error)) if error.is_undefined_column() => return Err(rewritten(relation)),
             Err(error) => return Err(error),
         };
         fail_points::reach("copy.after_range");
@@ -203,17 +202,6 @@ impl Worker {
             }
         }
         Ok(attempt)
-    }
-
-    /// Gives the lock back.
-    async fn left(&self, attempt: Attempt) -> Result<Attempt, SourceError> {
-        source::leave_range(self.session.client()).await?;
-        Ok(attempt)
-    }
-
-    fn rewritten(&self, relation: &Relation) -> SnapshotError {
-        let table = self.shared.tables.get(relation.order).map(|table| table.shape.table.clone());
-        SnapshotError::Rewritten { table: table.unwrap_or_else(|| crate::base::TableName::new("", "")) }
     }
 
     /// One COPY, to its end; false where somebody waits for the table.
@@ -248,6 +236,16 @@ impl Worker {
         }
         Ok(all)
     }
+}
+
+fn rewritten(relation: &Relation) -> SnapshotError {
+    SnapshotError::Rewritten { table: relation.table.clone() }
+}
+
+/// Gives the lock back.
+async fn left(client: &Client, attempt: Attempt) -> Result<Attempt, SourceError> {
+    source::leave_range(client).await?;
+    Ok(attempt)
 }
 
 /// What the rows of one COPY go through.
