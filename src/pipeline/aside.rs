@@ -178,11 +178,7 @@ impl Follow {
         Ok(None)
     }
 
-    fn begin_copy(
-        &mut self,
-        batch: Vec<(usize, DaySet)>,
-        landed: oneshot::Sender<()>,
-    ) -> Result<(), PipelineError> {
+    fn begin_copy(&mut self, batch: Vec<(usize, DaySet)>, landed: oneshot::Sender<()>) -> Result<(), PipelineError> {
         let at = self.progress.sent_to;
         self.in_progress.open(ASIDE, self.tables.len());
         for (table, days) in &batch {
@@ -338,9 +334,8 @@ impl Follow {
                 }
                 self.arrive(to, table, open, (old, new, new_day)).await
             }
-            (Some((fate, _)), old) => Ok(self.change_as(fate, table, open, bytes, |buffer, number| {
-                buffer.update(old, new, &open.origin(), number)
-            })),
+            (Some((fate, _)), old) => Ok(self
+                .change_as(fate, table, open, bytes, |buffer, number| buffer.update(old, new, &open.origin(), number))),
         }
     }
 
@@ -401,7 +396,9 @@ impl Follow {
     /// Whether so much waits for the floor that it should be given up.
     pub(super) async fn bound_what_waits_for_the_floor(&mut self) -> Result<(), PipelineError> {
         if self.aside.as_ref().is_some_and(|aside| aside.before_floor.len() > BEFORE_FLOOR_MAX) {
-            tracing::warn!("a copy's snapshot is so long in coming that too many changes wait for it: it is given up, and tried again");
+            tracing::warn!(
+                "a copy's snapshot is so long in coming that too many changes wait for it: it is given up, and tried again"
+            );
             self.give_up_copy("its snapshot does not come").await?;
         }
         Ok(())
@@ -460,7 +457,10 @@ mod tests {
         assert_eq!(number(&mut aside, 20), Some(2));
         assert_eq!(number(&mut aside, 30), Some(3));
         let below = aside.below(Lsn(20));
-        assert!(below.contains(1) && !below.contains(2) && !below.contains(3), "a commit record at the floor is not in it");
+        assert!(
+            below.contains(1) && !below.contains(2) && !below.contains(3),
+            "a commit record at the floor is not in it"
+        );
         assert_eq!(number(&mut aside, 19), None);
         assert_eq!(number(&mut aside, 20), Some(4));
     }

@@ -39,7 +39,8 @@ impl Follow {
                 if let Some((table, open)) = self.by_day(at, relation_oid)? {
                     Box::pin(self.update_by_day(table, open, bytes, (old.as_ref(), &new))).await?
                 } else {
-                    self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None)).await?
+                    self.change(at, bytes, relation_oid, |buffer, by| buffer.update(old.as_ref(), &new, by, None))
+                        .await?
                 }
             }
             Message::Delete { relation_oid, old, .. } => {

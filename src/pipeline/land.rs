@@ -10,8 +10,8 @@ use crate::ops::fail_points;
 use crate::wal::Feedback;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 use std::time::Duration;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 

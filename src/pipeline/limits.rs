@@ -67,13 +67,15 @@ impl Limits {
 
     /// Makes room for a copy of days beside the stream: half of what rows have is its own. Returns what each of its connections gets.
     pub(super) fn share_with_a_copy(&mut self, connections: usize) -> CopyShare {
-        let halves =
-            [&mut self.wal_bytes, &mut self.batch_bytes, &mut self.builder_bytes, &mut self.writer_bytes];
+        let halves = [&mut self.wal_bytes, &mut self.batch_bytes, &mut self.builder_bytes, &mut self.writer_bytes];
         halves.into_iter().for_each(|bytes| *bytes /= 2);
         self.changes_bytes /= 2;
         // The writers' half is four times a connection's share of it, and the builders' one and a half times.
         let each = self.writer_bytes / connections.max(1);
-        CopyShare { writer_bytes: each.max(COPY_WRITER_MIN_BYTES), builder_bytes: (each / 4).clamp(COPY_BUILDER_MIN_BYTES, BATCH_MAX_BYTES) }
+        CopyShare {
+            writer_bytes: each.max(COPY_WRITER_MIN_BYTES),
+            builder_bytes: (each / 4).clamp(COPY_BUILDER_MIN_BYTES, BATCH_MAX_BYTES),
+        }
     }
 
     /// What the process itself does not take is for rows: a tenth waits as WAL, a quarter is in open Parquet files, a quarter in

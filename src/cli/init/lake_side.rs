@@ -305,7 +305,7 @@ impl LakeSide {
             let done = match (entry.recorded, beginning) {
                 (None, _) => {
                     let uncopied = marks.get(&entry.shape.table).unwrap_or(&nothing);
-                    LakeTable::create(&self.location, &entry.path, &entry.shape, &entry.progress, at, uncopied)
+                    LakeTable::create_to_copy(&self.location, &entry.path, &entry.shape, &entry.progress, at, uncopied)
                         .await?
                         .close()
                         .await;

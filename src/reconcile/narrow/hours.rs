@@ -3,7 +3,7 @@
 use crate::reconcile::digest::{DigestColumn, Form, FormError, RowSum};
 use crate::reconcile::span::Span;
 use crate::source::{quote_identifier, quote_literal};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use deltalake::arrow::array::{Array, AsArray, RecordBatch};
 use deltalake::arrow::datatypes::{Date32Type, TimestampMicrosecondType};
 use std::collections::{BTreeMap, BTreeSet};
