@@ -47,6 +47,7 @@ mod recreated;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod remedy_test;
+mod repair;
 mod reshape;
 mod room;
 mod routes;
@@ -60,6 +61,7 @@ pub use archivist::keep_archive;
 pub use ends::table_rules;
 pub use error::PipelineError;
 pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};
+pub use repair::{CopyAgain, Rehearsal, RepairDay};
 pub use start::start;
 pub use supervise::supervise;
 

@@ -3,16 +3,21 @@
 //! The order is: look at everything and refuse what cannot end well, then SQL as owner or administrator in one transaction, then the
 //! slot through the pipeline's **own** login, which proves login, `pg_hba.conf` and REPLICATION, then the lake tables, whose
 //! first record is the slot's consistent point, and last the acknowledgement record, without which `run` does not start. A second run finds everything there and says so (W2: a slot is created here
-//! and nowhere else; what would leave a gap is refused unless `--from-now` accepts it).
+//! and nowhere else; what would leave a gap is refused unless `--from-now` accepts it). With `--snapshot` the slot exports what is committed
+//! at its consistent point, the days that hold rows then are marked in the new lake tables, and last they are copied, as `lakebed
+//! snapshot` does.
 
 mod beginning;
 mod dry_run;
 mod existing_slot;
+mod lake_side;
+mod listing;
 mod record;
 mod slot;
 
-use self::beginning::{Beginning, LakeSide};
-use super::Exit;
+use self::beginning::{Beginning, Existing};
+use self::lake_side::LakeSide;
+use super::{Exit, snapshot};
 use crate::base::{TableName, TableShape};
 use crate::config::Pipeline;
 use crate::connect::{self, ControlConnection, Settings};
@@ -35,6 +40,9 @@ pub(super) struct InitArgs {
     /// Let partman detach partitions older than this into the archive schema, such as "90 days" [default: leave its configuration]
     #[arg(long, value_name = "INTERVAL")]
     retention: Option<String>,
+    /// Copy the rows that exist already, those of detached partitions included; safe to interrupt, lakebed snapshot or run goes on
+    #[arg(long, conflicts_with = "from_now")]
+    snapshot: bool,
     /// Begin with what is committed from now on: rows that exist already, or that a lost slot missed, are not copied
     #[arg(long)]
     from_now: bool,
@@ -43,8 +51,31 @@ pub(super) struct InitArgs {
     dry_run: bool,
 }
 
-/// Installs what is missing. Exit code 0 also when there was nothing to do.
+impl InitArgs {
+    /// What `lakebed snapshot` asks for where something is missing.
+    pub(super) fn for_snapshot(admin_url: Option<String>, cron_url: Option<String>) -> Self {
+        Self { admin_url, cron_url, retention: None, snapshot: true, from_now: false, dry_run: false }
+    }
+
+    fn existing(&self) -> Existing {
+        match (self.snapshot, self.from_now) {
+            (true, _) => Existing::Copy,
+            (_, true) => Existing::LeaveOut,
+            _ => Existing::Refuse,
+        }
+    }
+}
+
+/// Installs what is missing, and copies what exists already if that is asked for. Exit code 0 also when there was nothing to do.
 pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
+    Box::pin(install(args, pipeline)).await?;
+    match args.snapshot && !args.dry_run {
+        true => Box::pin(snapshot::copy(pipeline)).await,
+        false => Ok(Exit::Done),
+    }
+}
+
+async fn install(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<()> {
     let login = Settings::from_url(&pipeline.source.url)?;
     let admin = match &args.admin_url {
         Some(url) => Settings::from_url(&in_database(url, login.database())).context("--admin-url")?,
@@ -66,7 +97,7 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
         None => None,
     };
     let lake = LakeSide::look(pipeline, tables, &seen.server.system_identifier, !args.dry_run).await?;
-    let beginning = Beginning::decide(client, pipeline, &seen, &lake, args.from_now).await?;
+    let beginning = Beginning::decide(client, pipeline, &seen, &lake, args.existing()).await?;
 
     let maintenance_users = cron.as_ref().map(|cron| cron.users.clone()).unwrap_or_default();
     let wanted = Installation {
@@ -81,8 +112,7 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
     if args.dry_run {
         let cron_steps = cron.as_ref().map_or(&[][..], |cron| &cron.steps);
         let slot = beginning.dry_run_text(pipeline, &seen.server);
-        print(&dry_run::text(&steps, cron_steps, &slot, &lake))?;
-        return Ok(Exit::Done);
+        return print(&dry_run::text(&steps, cron_steps, (beginning, &slot), &lake));
     }
     ensure!(
         login.password().is_some() || source::role(client, login.user()).await?.is_some(),
@@ -104,7 +134,7 @@ pub(super) async fn run(args: &InitArgs, pipeline: &Pipeline) -> anyhow::Result<
     for line in lake.begin(client, &beginning, &login, pipeline, &seen).await? {
         print(&line)?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// The URL with another database. A parameter outranks the path, and only what the settings are read with decides which line of a

@@ -8,14 +8,18 @@ mod audit;
 mod check;
 mod demo;
 mod erase;
+mod following;
 mod init;
 mod lineage;
+mod progress;
 mod query;
 mod reconcile;
 #[cfg(test)]
 mod remedy_test;
+mod repair;
 mod run;
 mod skip;
+mod snapshot;
 mod status;
 
 use crate::config::{ConfigError, Pipeline};
@@ -64,6 +68,10 @@ enum Verb {
     Init(init::InitArgs),
     /// Follow the WAL into the lake until stopped
     Run(run::RunArgs),
+    /// Copy what the tables hold already, and go on wherever that was interrupted
+    Snapshot(snapshot::SnapshotArgs),
+    /// Balance days of the lake against PostgreSQL, and copy again those that differ
+    Repair(repair::RepairArgs),
     /// Balance the detached partitions against the lake, and drop those that balance
     Reconcile(reconcile::ReconcileArgs),
     /// Read days of the lake again and check them against their receipts
@@ -130,6 +138,8 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
             match other {
                 Verb::Check(args) => Box::pin(check::run(args, &pipeline)).await,
                 Verb::Init(args) => Box::pin(init::run(args, &pipeline)).await,
+                Verb::Snapshot(args) => Box::pin(snapshot::run(args, &pipeline)).await,
+                Verb::Repair(args) => Box::pin(repair::run(args, &pipeline)).await,
                 Verb::Reconcile(args) => Box::pin(reconcile::run(args, &pipeline)).await,
                 Verb::Audit(args) => Box::pin(audit::run(args, &pipeline)).await,
                 Verb::Erase(args) => Box::pin(erase::run(args, &pipeline)).await,

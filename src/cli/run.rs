@@ -1,19 +1,17 @@
-//! `lakebed run`: follow the WAL into the lake, until a signal or until caught up.
+//! `lakebed run`: follow the WAL into the lake, until a signal or until caught up. Days that are not copied yet are copied meanwhile.
 
 use super::Exit;
+use super::following::follow;
 use crate::config::Pipeline;
-use crate::ops::shutdown::Signals;
 use crate::pipeline::{self, Until};
-use anyhow::{Context, bail};
-use std::future::pending;
-use std::pin::pin;
+use crate::snapshot::{Figures, Meter};
+use bytesize::ByteSize;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
-/// After a signal, the last flush gets so long. What supervises a process (systemd, Kubernetes) kills it after 30 to 90 s, without a
-/// word about why.
-const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// How often the log says how a copy goes.
+const COPY_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -26,47 +24,43 @@ pub(super) struct RunArgs {
 /// Runs the pipeline; transient failures are tried again. SIGTERM and SIGINT flush, acknowledge and end with code 0. A second signal
 /// ends at once with code 1, and so does a flush that is not done 25 s after the first.
 pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<Exit> {
-    let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Signalled };
     let (stop, stopped) = watch::channel(false);
-    let mut archive = pin!(async {
+    let archive = async {
         // Who waits for the end wants the stream alone.
         if until == Until::Signalled {
-            pipeline::keep_archive(pipeline, stopped.clone()).await;
+            pipeline::keep_archive(pipeline, stopped).await;
         }
-        pending::<()>().await;
-    });
-    let meter = crate::snapshot::Meter::default();
-    let mut supervised = pin!(pipeline::supervise(pipeline, until, stopped.clone(), &meter));
-    let mut give_up: Option<Instant> = None;
-    loop {
-        tokio::select! {
-            ended = &mut supervised => {
-                let totals = ended?;
-                tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
-                return Ok(Exit::Done);
-            }
-            () = &mut archive => {}
-            signal = signals.next() => {
-                if give_up.is_some() {
-                    bail!("stopped at once by a second {signal}: what was not acknowledged is sent again at the next start");
-                }
-                give_up = Some(Instant::now() + STOP_WITHIN);
-                tracing::info!(signal, "flushing and acknowledging before the end");
-                stop.send_replace(true);
-            }
-            () = until_then(give_up) => bail!(
-                "the last flush was not done {} s after the signal (is the store or PostgreSQL not answering?): nothing acknowledged is \
-                 lost, and what was not acknowledged is sent again at the next start",
-                STOP_WITHIN.as_secs()
-            ),
-        }
-    }
+    };
+    let meter = Arc::new(Meter::default());
+    let mut copy = CopyLog::default();
+    let look = || copy.look(&meter.figures());
+    let followed = follow(pipeline, until, (&stop, &meter), (COPY_SAID_EVERY, look), archive).await?;
+    let totals = followed.totals;
+    tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
+    Ok(Exit::Done)
 }
 
-async fn until_then(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => pending().await,
+/// What the log said last of a copy.
+#[derive(Debug, Default)]
+struct CopyLog {
+    said: Option<(u64, u64, u64)>,
+}
+
+impl CopyLog {
+    /// Says it if something moved.
+    fn look(&mut self, figures: &Figures) {
+        let now = (figures.days_done, figures.days_total, figures.rows);
+        if figures.days_total == 0 || self.said == Some(now) {
+            return;
+        }
+        self.said = Some(now);
+        let (days_done, days, rows, phase) = (figures.days_done, figures.days_total, figures.rows, &figures.phase);
+        let size = ByteSize(figures.bytes);
+        if days_done < days {
+            tracing::info!(days_done, days, rows, %size, %phase, "copying what exists already");
+        } else {
+            tracing::info!(days, rows, %size, "what existed already is copied");
+        }
     }
 }

@@ -30,8 +30,8 @@ pub struct Archive<'a> {
 /// Two sessions and what the catalog says, for one table.
 pub struct TableArchive {
     counting: ControlConnection,
-    control: ControlConnection,
-    facts: TableFacts,
+    pub(super) control: ControlConnection,
+    pub(super) facts: TableFacts,
     columns_signature: String,
 }
 

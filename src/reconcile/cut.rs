@@ -98,7 +98,7 @@ impl Sides<'_> {
     }
 
     /// Writes a marker and waits until the slot has acknowledged it: everything committed before it is in the lake then.
-    async fn covered(&self) -> Result<Lsn, ReconcileError> {
+    pub(super) async fn covered(&self) -> Result<Lsn, ReconcileError> {
         let slot = self.slot.to_owned();
         let marker = source::emit_message(self.control, MARKER_PREFIX, RECONCILE_MARKER).await?;
         let begun = Instant::now();
@@ -127,7 +127,13 @@ impl Sides<'_> {
         let others = subject.others.iter().filter(|other| other.span.overlaps(days));
         let mut oids: Vec<u32> = others.clone().map(|other| other.oid).collect();
         let mut live: Vec<String> = others.map(|other| qualified(&other.table)).collect();
-        for leaf in source::leaves(self.control, subject.root_oid).await? {
+        let leaves = source::leaves(self.control, subject.root_oid).await?;
+        if leaves.is_empty() {
+            // A plain table is its own leaf.
+            live.push(qualified(&shape.table));
+            oids.push(subject.root_oid);
+        }
+        for leaf in leaves {
             if !may_hold(&leaf.bound, shape, days) {
                 continue;
             }
@@ -306,7 +312,7 @@ pub(super) fn covering(span: Span, by: PartitionBy) -> (Span, BTreeSet<Partition
 }
 
 /// Whether rows of these days could be in a leaf.
-fn may_hold(bound: &LeafBound, shape: &TableShape, days: Span) -> bool {
+pub(super) fn may_hold(bound: &LeafBound, shape: &TableShape, days: Span) -> bool {
     let column_type = shape.columns.get(shape.partition_column).map(|column| column.column_type);
     let known = column_type.and_then(|column_type| bound.days(column_type, shape.time_zone));
     known.is_none_or(|range| range.start < days.upper && days.lower < range.end)

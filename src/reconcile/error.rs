@@ -1,6 +1,6 @@
 //! What keeps a partition from being judged.
 
-use crate::base::{Classify, RetryClass, TableName};
+use crate::base::{Classify, DaySet, RetryClass, TableName};
 use crate::lake::{FileFault, LakeError};
 use crate::source::SourceError;
 
@@ -38,6 +38,16 @@ pub enum ReconcileError {
     StandsStill {
         /// The table.
         table: TableName,
+    },
+    /// What the lake has of these days is not complete, and known not to be.
+    #[error(
+        "{table} is not copied yet ({days}), so nothing of these days can be proved; wait until lakebed run or lakebed snapshot has copied them, see lakebed status"
+    )]
+    NotCopied {
+        /// The table.
+        table: TableName,
+        /// Those of the days that are not.
+        days: DaySet,
     },
     /// Digests over different columns cannot be added up.
     #[error(
@@ -129,6 +139,7 @@ impl Classify for ReconcileError {
             Self::NotFollowed { .. }
             | Self::Behind { .. }
             | Self::NotQuiet { .. }
+            | Self::NotCopied { .. }
             | Self::Reshaped { .. }
             | Self::GaveWay { .. } => RetryClass::Transient,
             Self::StandsStill { .. }

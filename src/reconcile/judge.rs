@@ -4,8 +4,9 @@ use super::chain::ChainFault;
 use super::cut::{self, Cut, Sides, Subject};
 use super::digest::{self, DigestColumn, RowSum};
 use super::ledger::{Balance, Ledger};
-use super::{ReconcileError, Reconciler, Span};
-use crate::lake::{LakeTable, PartitionReader};
+use super::{ReconcileError, Reconciler, Span, proof};
+use crate::base::{DaySet, PartitionBy};
+use crate::lake::{self, LakeTable, PartitionReader};
 use crate::source::{self, Receipt};
 use serde_json::json;
 
@@ -27,11 +28,33 @@ impl Reconciler<'_> {
     }
 
     /// A table that stands still is passed by the slot, so that its acknowledgement proves nothing of it.
-    pub(super) async fn moves(&self) -> Result<(), ReconcileError> {
+    ///
+    /// # Errors
+    /// [`ReconcileError::StandsStill`] then; what the store says.
+    pub async fn moves(&self) -> Result<(), ReconcileError> {
         let ((location, path), table) = (self.lake, &self.facts.shape.table);
         match LakeTable::stands_still(location, path, self.slot, table).await? {
             true => Err(ReconcileError::StandsStill { table: table.clone() }),
             false => Ok(()),
+        }
+    }
+
+    /// The days that are still to be copied into the lake.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn uncopied(&self) -> Result<DaySet, ReconcileError> {
+        let (location, path) = self.lake;
+        Ok(lake::uncopied(location, path, self.slot, &self.facts.shape.table).await?)
+    }
+
+    /// Days that are not copied yet balance by accident at most.
+    pub(super) async fn is_copied(&self, span: Span) -> Result<(), ReconcileError> {
+        let uncopied = self.uncopied().await?;
+        let days = of_days(&uncopied, span, self.facts.shape.partition_by);
+        match days.is_empty() {
+            true => Ok(()),
+            false => Err(ReconcileError::NotCopied { table: self.facts.shape.table.clone(), days }),
         }
     }
 
@@ -86,6 +109,17 @@ impl Reconciler<'_> {
     }
 }
 
+/// Those of a set that some days are of.
+pub(super) fn of_days(set: &DaySet, span: Span, by: PartitionBy) -> DaySet {
+    match set.is_whole() {
+        true => set.clone(),
+        false => set
+            .days()
+            .filter(|day| proof::days_of(*day).is_some_and(|days| days.overlaps(cut::covering(span, by).0)))
+            .collect(),
+    }
+}
+
 /// Everything that forbids a drop.
 fn reasons(cut: &Cut, subject: &Subject<'_>) -> Vec<String> {
     let mut reasons: Vec<String> = cut.faults.iter().map(ToString::to_string).collect();
@@ -96,4 +130,22 @@ fn reasons(cut: &Cut, subject: &Subject<'_>) -> Vec<String> {
         reasons.push(cut.ledger.to_string());
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::NaiveDate;
+
+    #[test]
+    fn a_day_is_not_judged_while_it_or_its_month_is_to_be_copied() {
+        let date = |month, day| NaiveDate::from_ymd_opt(2026, month, day).unwrap();
+        let one = Span { lower: date(2, 3), upper: date(2, 4) };
+        let set = |by: PartitionBy, day| DaySet::from_iter([by.partition_of(day)]);
+        assert!(!of_days(&set(PartitionBy::Day, date(2, 3)), one, PartitionBy::Day).is_empty());
+        assert!(of_days(&set(PartitionBy::Day, date(2, 4)), one, PartitionBy::Day).is_empty());
+        assert!(!of_days(&set(PartitionBy::Month, date(2, 28)), one, PartitionBy::Month).is_empty());
+        assert!(of_days(&set(PartitionBy::Month, date(3, 1)), one, PartitionBy::Month).is_empty());
+        assert!(of_days(&DaySet::whole(), one, PartitionBy::Day).is_whole());
+    }
 }

@@ -29,6 +29,7 @@ mod partition;
 mod proof;
 #[cfg(test)]
 mod remedy_test;
+mod repair;
 mod span;
 mod waiting;
 
@@ -39,5 +40,6 @@ pub use ledger::{Balance, Ledger};
 pub use narrow::{HourDifference, Keys, Narrowed};
 pub use partition::{Outcome, PartitionReport, Reconciler};
 pub use proof::{Due, ProofReport, days_of, fingerprint_of, is_complete, partitions_of, widened};
+pub use repair::{DayToBalance, DayVerdict, Standing};
 pub use span::Span;
 pub use waiting::NameTaken;

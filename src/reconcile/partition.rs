@@ -124,6 +124,7 @@ impl Reconciler<'_> {
         source::freeze(self.counting, self.archive, one.oid, self.facts.oid).await?;
         let frozen_at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
         self.moves().await?;
+        self.is_copied(one.span).await?;
         // Columns that came since are in no digest. Behind the lock the table's own cannot change any more.
         if source::columns_signature(self.control, self.facts.oid).await? != self.columns_signature {
             return Err(ReconcileError::Reshaped { table: self.facts.shape.table.clone() });
@@ -143,6 +144,8 @@ impl Reconciler<'_> {
         }
         let Verdict { cut, reasons } = self.judge(&reader, &subject, shown).await?;
         if reasons.is_empty() {
+            // Whoever marked the days meanwhile is about to read them here.
+            self.is_copied(one.span).await?;
             return self.give_up(one, &cut, &columns, &frozen_at).await;
         }
         let narrowed = Box::pin(narrow(&self.sides(&reader), &subject, &cut)).await;

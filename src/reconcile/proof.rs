@@ -3,7 +3,7 @@
 
 use super::candidate::Candidate;
 use super::cut::{self, Subject};
-use super::judge::Verdict;
+use super::judge::{Verdict, of_days};
 use super::ledger::Ledger;
 use super::narrow::{Narrowed, narrow};
 use super::span::Span;
@@ -22,7 +22,7 @@ const SETTLED_AFTER: TimeDelta = TimeDelta::hours(1);
 const AGAIN_AFTER: TimeDelta = TimeDelta::hours(24);
 
 /// Every day that a lake can have.
-const EVER: Span = Span {
+pub(super) const EVER: Span = Span {
     lower: match NaiveDate::from_ymd_opt(1, 1, 1) {
         Some(day) => day,
         None => NaiveDate::MIN,
@@ -54,7 +54,7 @@ pub struct ProofReport {
 }
 
 impl Reconciler<'_> {
-    /// The days that are complete and not proved as they are now, the oldest first.
+    /// The days that are complete and not proved as they are now, the oldest first; those that are not copied yet are left out.
     ///
     /// # Errors
     /// As any statement; what the store says.
@@ -74,7 +74,10 @@ impl Reconciler<'_> {
             each.map(|day| shape.partition_by.partition_of(day)).collect::<BTreeSet<_>>()
         });
         let partitions: BTreeSet<Partition> = partitions.chain(lake.keys().copied()).collect();
-        Ok(due(&partitions, &lake, (&proofs, &receipts), shape, now))
+        let uncopied = self.uncopied().await?;
+        let is_copied = |due: &Due| of_days(&uncopied, due.span, shape.partition_by).is_empty();
+        let due = due(&partitions, &lake, (&proofs, &receipts), shape, now);
+        Ok(due.into_iter().filter(is_copied).collect())
     }
 
     /// Balances the days, and keeps how it went.
@@ -83,7 +86,7 @@ impl Reconciler<'_> {
     /// [`ReconcileError`]; nothing is kept then.
     pub async fn prove(&self, due: &Due, waiting: &[Candidate]) -> Result<ProofReport, ReconcileError> {
         let mut ledger = None;
-        let judged = self.look_at(due.span, waiting, &mut ledger).await;
+        let judged = self.look_at(due.span, waiting, &mut ledger, true).await;
         self.let_go(judged.is_err()).await;
         if let Err(error @ ReconcileError::OtherColumns { .. }) = judged {
             return self.cannot_be_proved(due, &error).await;
@@ -140,22 +143,34 @@ impl Reconciler<'_> {
         Ok(ProofReport { span: due.span, ledger: None, reasons: vec![reason] })
     }
 
-    /// Balances any days as they are now, and keeps nothing.
+    /// Balances any days as they are now; keeps nothing, and explains no difference.
     ///
     /// # Errors
     /// [`ReconcileError`].
     pub async fn compare(&self, span: Span, waiting: &[Candidate]) -> Result<ProofReport, ReconcileError> {
         let mut ledger = None;
-        let judged = self.look_at(span, waiting, &mut ledger).await;
+        let judged = self.look_at(span, waiting, &mut ledger, false).await;
         self.let_go(judged.is_err()).await;
         let (Verdict { reasons, .. }, _) = judged?;
         Ok(ProofReport { span, ledger, reasons })
     }
 
     /// Ends a transaction that counted and failed.
-    async fn let_go(&self, failed: bool) {
+    pub(super) async fn let_go(&self, failed: bool) {
         if failed && let Err(error) = source::thaw(self.counting).await {
             tracing::debug!(%error, "the session that counts is lost");
+        }
+    }
+
+    /// Days that are only looked at.
+    pub(super) fn subject<'s>(&'s self, span: Span, waiting: &'s [Candidate]) -> Subject<'s> {
+        Subject {
+            shape: &self.facts.shape,
+            root_oid: self.facts.oid,
+            columns: digest::columns_of(&self.facts.shape).into(),
+            span,
+            detached: None,
+            others: waiting.iter().collect(),
         }
     }
 
@@ -164,20 +179,15 @@ impl Reconciler<'_> {
         span: Span,
         waiting: &[Candidate],
         ledger: &mut Option<Ledger>,
+        explain: bool,
     ) -> Result<(Verdict, Option<Value>), ReconcileError> {
         let (location, path) = self.lake;
         let reader = PartitionReader::open(location, path).await?;
         self.moves().await?;
-        let subject = Subject {
-            shape: &self.facts.shape,
-            root_oid: self.facts.oid,
-            columns: digest::columns_of(&self.facts.shape).into(),
-            span,
-            detached: None,
-            others: waiting.iter().collect(),
-        };
+        self.is_copied(span).await?;
+        let subject = self.subject(span, waiting);
         let verdict = self.judge(&reader, &subject, ledger).await?;
-        if verdict.reasons.is_empty() {
+        if verdict.reasons.is_empty() || !explain {
             return Ok((verdict, None));
         }
         let narrowed = Box::pin(narrow(&self.sides(&reader), &subject, &verdict.cut)).await;

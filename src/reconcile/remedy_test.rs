@@ -2,8 +2,8 @@
 
 use super::ReconcileError;
 use super::chain::ChainFault;
-use crate::base::TableName;
 use crate::base::remedies::{assert_remedies, every_variant};
+use crate::base::{DaySet, TableName};
 use crate::lake::{FileFault, LakeError};
 use crate::source::SourceError;
 
@@ -19,6 +19,8 @@ fn every_error_says_what_to_do() {
         Transient ["within 300 s", "replication slot \"lakebed\"", "see its lag in lakebed status and try again"]
             Behind { slot: slot(), seconds: 300 };
         Definite ["public.event stands still", "see lakebed status"] StandsStill { table: table() };
+        Transient ["public.event is not copied yet (all)", "lakebed snapshot", "see lakebed status"]
+            NotCopied { table: table(), days: DaySet::whole() };
         Definite ["receipt 7 of public.event", "balance them by hand"] OtherColumns { table: table(), sequence: 7 };
         Transient ["public.event", "try again when they are quiet"] NotQuiet { table: table() };
         Definite ["row-level security", "public.event", "BYPASSRLS"] RowSecurity { tables: "public.event".to_owned() };

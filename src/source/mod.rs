@@ -29,6 +29,7 @@ mod install;
 mod keyed_rows;
 mod leaves;
 mod message;
+mod moment;
 mod partman;
 mod publication;
 mod quote;
@@ -67,6 +68,7 @@ pub use install::{Installation, Step, apply, apply_cron, plan, plan_archive_cron
 pub use keyed_rows::{KeyDetail, key_details, keyed_hashes};
 pub use leaves::{DetachedTable, Leaf, detached_tables, leaves};
 pub use message::emit_message;
+pub use moment::{begin_now, begin_under, end_reading, next_transaction, oldest_transaction};
 pub use partman::{PartmanConfig, PartmanFacts, partman, rival_root};
 pub use publication::{Problem, PublicationFacts, PublishedTable, publication};
 pub use quote::{qualified, quote_identifier, quote_literal};

@@ -1,39 +1,15 @@
-//! Where the pipeline begins: slot and lake tables, which must agree, and every way in which they may not.
+//! Where the pipeline begins: what has to be done about the slot, and every way in which slot and lake may not agree.
 
 use super::dry_run::one_line;
-use super::existing_slot::{self, LakeState, SlotSide};
-use super::record;
-use super::slot::{create_slot, enable_failover, removed_again};
-use super::{Done, Recorded, Seen, line, names};
-use crate::base::{Lsn, TableShape};
+use super::existing_slot::{self, SlotSide};
+use super::lake_side::LakeSide;
+use super::{Seen, names, record};
+use crate::base::Lsn;
 use crate::config::Pipeline;
-use crate::connect::Settings;
-use crate::lake::{Acknowledgement, LakeError, LakeLocation, LakeTable, Progress};
-use crate::pipeline::TableMark;
 use crate::source::{self, ServerFacts, TableFacts, quote_literal};
-use crate::wal::{FAILOVER_VERSION_MIN, ReplicationConnection};
-use anyhow::{Context, bail, ensure};
-use chrono::Utc;
-use std::collections::BTreeMap;
-use std::ops::Range;
+use crate::wal::FAILOVER_VERSION_MIN;
+use anyhow::{bail, ensure};
 use tokio_postgres::Client;
-
-/// The lake's tables before anything is changed.
-pub(super) struct LakeSide {
-    location: LakeLocation,
-    tables: Vec<LakeEntry>,
-}
-
-struct LakeEntry {
-    shape: TableShape,
-    path: String,
-    progress: Progress,
-    recorded: Recorded,
-    /// Present, and nothing was committed since its creation.
-    only_created: bool,
-    /// It stands still on purpose, and goes on doing so.
-    parked: bool,
-}
 
 /// What has to be done about the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +22,25 @@ pub(super) enum Beginning {
         at: Lsn,
         /// What the lake misses before it, and that was accepted.
         gap: Gap,
+        /// What becomes of rows of the tables that begin here.
+        existing: Existing,
     },
     /// A new slot; every lake table begins, or goes on, at its consistent point.
     NewSlot {
-        /// Rows that exist already are not copied, and that was accepted.
-        accept_rows: bool,
+        /// What becomes of rows of the tables that begin here.
+        existing: Existing,
     },
+}
+
+/// What becomes of rows that exist already in a table that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// There must be none.
+    Refuse,
+    /// They are not copied, and that was accepted (`--from-now`).
+    LeaveOut,
+    /// They are copied (`--snapshot`).
+    Copy,
 }
 
 /// What goes on behind a gap.
@@ -65,288 +54,6 @@ pub(super) enum Gap {
     Everywhere,
 }
 
-impl LakeSide {
-    /// Opens every table that is there: what its name, schema or record forbids is refused now. `probe` also writes to the lake,
-    /// which a dry run may not.
-    pub(super) async fn look(
-        pipeline: &Pipeline,
-        tables: &[TableFacts],
-        system_identifier: &str,
-        probe: bool,
-    ) -> anyhow::Result<Self> {
-        let location = LakeLocation::new(&pipeline.lake.url, &pipeline.lake.options)?;
-        if probe {
-            location.probe().await?;
-        }
-        let mut entries = Vec::with_capacity(tables.len());
-        for (section, facts) in pipeline.tables.iter().zip(tables) {
-            let progress = Progress {
-                system_identifier: system_identifier.to_owned(),
-                pipeline: pipeline.source.slot.clone(),
-                table: section.name.clone(),
-                epoch: 0,
-            };
-            let path = section.lake_path().to_owned();
-            let (recorded, only_created, parked) =
-                match LakeTable::open(&location, &path, &facts.shape, &progress).await {
-                    Ok(table) => (Some(table.recorded()), table.version() == 0, table.parked().is_some()),
-                    Err(LakeError::Missing { .. }) => (None, false, false),
-                    Err(error) => return Err(error.into()),
-                };
-            entries.push(LakeEntry { shape: facts.shape.clone(), path, progress, recorded, only_created, parked });
-        }
-        Ok(Self { location, tables: entries })
-    }
-
-    fn present(&self) -> impl Iterator<Item = &TableShape> {
-        self.tables.iter().filter(|entry| entry.recorded.is_some()).map(|entry| &entry.shape)
-    }
-
-    fn states(&self, record: Option<&Acknowledgement>) -> Vec<LakeState> {
-        let expected = |entry: &LakeEntry| Some(expected_of(&entry.shape, record?));
-        let state = |entry: &LakeEntry| LakeState {
-            table: entry.shape.table.clone(),
-            recorded: entry.recorded,
-            only_created: entry.only_created,
-            expected: expected(entry).filter(|_| !entry.parked),
-        };
-        self.tables.iter().map(state).collect()
-    }
-
-    fn marks(&self) -> Vec<TableMark> {
-        let mark = |entry: &LakeEntry| {
-            let recorded = entry.recorded?;
-            Some(TableMark { table: entry.shape.table.to_string(), recorded, parked: entry.parked })
-        };
-        self.tables.iter().filter_map(mark).collect()
-    }
-
-    /// Creates the slot if need be, then the lake tables; one line each. The slot is created through the pipeline's own login. If
-    /// no lake table can be written after all, a slot made here is removed again: nothing was read from it, and left behind it
-    /// would pin WAL and look like a gap to the next run. Once a lake table begins at it, it stays for the next run to go on.
-    pub(super) async fn begin(
-        &self,
-        client: &Client,
-        beginning: &Beginning,
-        login: &Settings,
-        pipeline: &Pipeline,
-        seen: &Seen,
-    ) -> anyhow::Result<Vec<String>> {
-        let slot = &pipeline.source.slot;
-        let mut connection = ReplicationConnection::open(login).await?;
-        let system = connection.identify_system().await?;
-        ensure!(
-            system.system_identifier == seen.server.system_identifier,
-            "--admin-url and [source].url lead to two different servers; let both name the same one"
-        );
-        let known = record::newest(&self.location, slot).await?;
-        record::refuse_other_lineage(&mut connection, slot, known.as_ref(), &self.marks()).await?;
-        let (at, done) = match beginning {
-            Beginning::Complete => (Lsn::ZERO, Done::Already),
-            Beginning::AtSlot { at, .. } => (*at, Done::Already),
-            Beginning::NewSlot { .. } => {
-                (create_slot(&mut connection, slot, pipeline.source.failover).await?, Done::Now)
-            }
-        };
-        let mut lines = vec![line(done, &format!("slot {slot}"))];
-        if done == Done::Already && pipeline.source.failover {
-            lines.extend(enable_failover(client, &mut connection, slot).await?);
-        }
-        let is_new = matches!(beginning, Beginning::NewSlot { .. });
-        if *beginning == (Beginning::NewSlot { accept_rows: false })
-            && let Err(error) = refuse_rows_meanwhile(client, self.begun_here(&seen.tables)).await
-        {
-            return Err(error.context(removed_again(login, slot).await));
-        }
-        // Before anything moves: what was held is not known afterwards.
-        if *beginning != Beginning::Complete
-            && let Some(missing) = self.missing(beginning, at, known.as_ref())
-        {
-            record::accept_gap(&self.location, slot, at, missing).await?;
-        }
-        self.note_unpublished(client, (beginning, at, known.as_ref()), pipeline, seen).await?;
-        let mut created = Vec::with_capacity(self.tables.len());
-        match self.create_tables(beginning, at, known.as_ref(), &mut created).await {
-            Ok(()) => lines.extend(created),
-            Err(error) if is_new && created.is_empty() => {
-                let outcome = removed_again(login, slot).await;
-                return Err(error.context(format!("the lake tables could not be created ({outcome})")));
-            }
-            Err(error) => {
-                let left =
-                    "not every lake table could be created (what was made stays: run init again with the same options)";
-                return Err(error.context(left));
-            }
-        }
-        if *beginning != Beginning::Complete {
-            let timeline = system.timeline;
-            self.leave_record(beginning, at, known.as_ref(), slot, (seen, timeline)).await.context(
-                "what the slot has acknowledged could not be recorded (what was made stays: run init again with the same options)",
-            )?;
-        }
-        Ok(lines)
-    }
-
-    /// A publication sends a table's changes from the moment on when it was added, wherever the slot stands: what was committed
-    /// before, while the slot was there, is missing.
-    async fn note_unpublished(
-        &self,
-        client: &Client,
-        (beginning, at, known): (&Beginning, Lsn, Option<&Acknowledgement>),
-        pipeline: &Pipeline,
-        seen: &Seen,
-    ) -> anyhow::Result<()> {
-        let Some(publication) = seen.publication.as_ref().filter(|_| !matches!(beginning, Beginning::NewSlot { .. }))
-        else {
-            return Ok(());
-        };
-        let added: Vec<&LakeEntry> =
-            self.tables.iter().filter(|entry| publication.find(&entry.shape.table).is_none()).collect();
-        if added.is_empty() {
-            return Ok(());
-        }
-        let until = source::server(client).await?.wal_position;
-        let tables = names(added.iter().map(|entry| &entry.shape));
-        let missing = format!("what was committed to {tables} before {until}, while the publication did not send it");
-        record::accept_gap(&self.location, &pipeline.source.slot, until, missing).await?;
-        for entry in added {
-            self.journal_gap(entry, entry.position(beginning, at, known)..until).await?;
-        }
-        Ok(())
-    }
-
-    /// A table that stands still misses everything since then, which its repair is to bring.
-    async fn journal_gap(&self, entry: &LakeEntry, gap: Range<Lsn>) -> anyhow::Result<()> {
-        if entry.parked {
-            return Ok(());
-        }
-        record::journal_gap(&self.location, &entry.path, (&entry.shape, &entry.progress), gap).await
-    }
-
-    /// The record from which `run` goes on.
-    async fn leave_record(
-        &self,
-        beginning: &Beginning,
-        at: Lsn,
-        known: Option<&Acknowledgement>,
-        slot: &str,
-        (seen, timeline): (&Seen, u32),
-    ) -> anyhow::Result<()> {
-        let recorded = |entry: &LakeEntry| (entry.shape.table.to_string(), entry.position(beginning, at, known));
-        let record = Acknowledgement {
-            system_identifier: seen.server.system_identifier.clone(),
-            timeline,
-            // The slot may not have heard of what the record says.
-            acknowledged: known.map_or(at, |known| known.acknowledged.max(at)),
-            tables: self.tables.iter().map(recorded).collect(),
-            recorded_at: Utc::now(),
-        };
-        record::write(&self.location, slot, &record).await
-    }
-
-    /// What the lake will miss, if anything that it had goes on behind a gap.
-    fn missing(&self, beginning: &Beginning, at: Lsn, known: Option<&Acknowledgement>) -> Option<String> {
-        if matches!(beginning, Beginning::AtSlot { gap: Gap::None, .. }) {
-            return None;
-        }
-        let newest = self.tables.iter().filter_map(|entry| entry.recorded).max();
-        let held = newest.max(known.map(|known| known.acknowledged))?;
-        let begun: BTreeMap<String, Lsn> = self
-            .tables
-            .iter()
-            .filter(|entry| entry.recorded.is_none() || entry.goes_on(beginning, known))
-            .map(|entry| (entry.shape.table.to_string(), entry.recorded.unwrap_or(Lsn::ZERO)))
-            .filter(|(_, recorded)| *recorded < at)
-            .collect();
-        let tables: Vec<String> = begun.into_iter().map(|(table, from)| format!("{table} from {from}")).collect();
-        Some(format!("changes before {at} may be missing ({}; the lake held {held})", tables.join(", ")))
-    }
-
-    /// The configured tables whose lake tables are still to be created.
-    fn begun_here<'a>(&'a self, tables: &'a [TableFacts]) -> impl Iterator<Item = &'a TableFacts> {
-        tables.iter().zip(&self.tables).filter(|(_, entry)| entry.recorded.is_none()).map(|(facts, _)| facts)
-    }
-
-    /// Adds a line for each table that is done, so that after an error it is known whether any is.
-    async fn create_tables(
-        &self,
-        beginning: &Beginning,
-        at: Lsn,
-        known: Option<&Acknowledgement>,
-        lines: &mut Vec<String>,
-    ) -> anyhow::Result<()> {
-        for entry in &self.tables {
-            let what = format!("lake table {}/{}", self.location, entry.path);
-            let done = match (entry.recorded, beginning) {
-                (None, _) => {
-                    LakeTable::create(&self.location, &entry.path, &entry.shape, &entry.progress, at)
-                        .await?
-                        .close()
-                        .await;
-                    line(Done::Now, &format!("{what}, from {at}"))
-                }
-                (Some(recorded), _) if entry.goes_on(beginning, known) => {
-                    // Before the table moves: where it was is not known afterwards.
-                    self.journal_gap(entry, recorded..at).await?;
-                    let table = LakeTable::open(&self.location, &entry.path, &entry.shape, &entry.progress).await?;
-                    go_on(table, at).await?;
-                    line(Done::Now, &format!("{what} keeps its rows; gap accepted from {recorded} to {at}"))
-                }
-                (Some(_), _) => line(Done::Already, &what),
-            };
-            lines.push(done);
-        }
-        Ok(())
-    }
-
-    pub(super) fn dry_run_text(&self) -> String {
-        let line = |entry: &LakeEntry| {
-            let state = if entry.recorded.is_some() { "already there" } else { "would be created" };
-            format!("-- lake table {}: {state}\n", one_line(&format!("{}/{}", self.location, entry.path)))
-        };
-        self.tables.iter().map(line).collect()
-    }
-}
-
-impl LakeEntry {
-    /// Whether a table that is there continues behind an accepted gap. A parked one stands still whatever happens.
-    fn goes_on(&self, beginning: &Beginning, known: Option<&Acknowledgement>) -> bool {
-        let behind_record = || {
-            let expected = known.map(|known| expected_of(&self.shape, known));
-            expected.is_some_and(|expected| self.recorded.is_some_and(|recorded| recorded < expected))
-        };
-        let gap = match beginning {
-            Beginning::Complete | Beginning::AtSlot { gap: Gap::None, .. } => false,
-            Beginning::AtSlot { gap: Gap::SomeTables, .. } => behind_record(),
-            Beginning::AtSlot { gap: Gap::Everywhere, .. } | Beginning::NewSlot { .. } => true,
-        };
-        gap && !self.parked
-    }
-
-    /// What the lake table records when `init` is done.
-    fn position(&self, beginning: &Beginning, at: Lsn, known: Option<&Acknowledgement>) -> Lsn {
-        match self.recorded {
-            None => at,
-            Some(recorded) if self.goes_on(beginning, known) => recorded.max(at),
-            Some(recorded) => recorded,
-        }
-    }
-}
-
-/// How far a lake table was when the slot was last acknowledged; one that was not followed then has to be as far as the slot.
-fn expected_of(shape: &TableShape, known: &Acknowledgement) -> Lsn {
-    known.tables.get(&shape.table.to_string()).copied().unwrap_or(known.acknowledged)
-}
-
-/// Records that the table goes on at `at`; a run that was interrupted here before finds it recorded.
-async fn go_on(mut table: LakeTable, at: Lsn) -> anyhow::Result<()> {
-    if table.recorded() < at {
-        table.commit(&[], at).await?;
-    }
-    table.close().await;
-    Ok(())
-}
-
 impl Beginning {
     /// Compares slot and lake, and refuses what would be a silent gap.
     pub(super) async fn decide(
@@ -354,7 +61,7 @@ impl Beginning {
         pipeline: &Pipeline,
         seen: &Seen,
         lake: &LakeSide,
-        from_now: bool,
+        existing: Existing,
     ) -> anyhow::Result<Self> {
         let server = &seen.server;
         let slot = source::slot(client, &pipeline.source.slot).await?;
@@ -365,9 +72,13 @@ impl Beginning {
             Some(slot) => {
                 let publication = (pipeline.source.publication.as_str(), seen.publication.as_ref());
                 // After the slot: a pipeline that runs records first what it acknowledges then.
-                let record = record::newest(&lake.location, &pipeline.source.slot).await?;
+                let record = record::newest(lake.location(), &pipeline.source.slot).await?;
                 let side = SlotSide { slot: &slot, acknowledged: record.as_ref().map(|record| record.acknowledged) };
-                existing_slot::judge(side, publication, &lake.states(record.as_ref()), from_now)
+                let beginning = existing_slot::judge(side, publication, &lake.states(record.as_ref()), existing)?;
+                if let Self::AtSlot { existing: Existing::Refuse, .. } = beginning {
+                    refuse_rows_of_another_init(client, lake.begun_here(&seen.tables)).await?;
+                }
+                Ok(beginning)
             }
             None => {
                 ensure!(
@@ -375,13 +86,18 @@ impl Beginning {
                     "all {} replication slots are in use: drop one, or raise max_replication_slots and restart the server",
                     server.replication_slots_max
                 );
-                refuse_gap(pipeline, server, lake, from_now)?;
-                if !from_now {
+                refuse_gap(pipeline, server, lake, existing)?;
+                if existing == Existing::Refuse {
                     refuse_rows(client, lake.begun_here(&seen.tables)).await?;
                 }
-                Ok(Self::NewSlot { accept_rows: from_now })
+                Ok(Self::NewSlot { existing })
             }
         }
+    }
+
+    /// Whether what begins is copied.
+    pub(super) fn copies(self) -> bool {
+        matches!(self, Self::AtSlot { existing: Existing::Copy, .. } | Self::NewSlot { existing: Existing::Copy })
     }
 
     pub(super) fn dry_run_text(self, pipeline: &Pipeline, server: &ServerFacts) -> String {
@@ -389,6 +105,10 @@ impl Beginning {
         let failover = pipeline.source.failover && server.version >= FAILOVER_VERSION_MIN;
         match self {
             Self::Complete | Self::AtSlot { .. } => format!("\n-- already there: slot {}\n", one_line(slot)),
+            Self::NewSlot { existing: Existing::Copy } => format!(
+                "\n-- slot {}: would be created as the pipeline's login, with a snapshot of what the tables hold just then\n",
+                one_line(slot)
+            ),
             Self::NewSlot { .. } => format!(
                 "\n-- As the pipeline's login, after everything above:\nSELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput'{});\n",
                 quote_literal(slot),
@@ -399,13 +119,14 @@ impl Beginning {
 }
 
 /// A lake table that goes on with a new slot misses what was committed in between.
-fn refuse_gap(pipeline: &Pipeline, server: &ServerFacts, lake: &LakeSide, from_now: bool) -> anyhow::Result<()> {
+fn refuse_gap(pipeline: &Pipeline, server: &ServerFacts, lake: &LakeSide, existing: Existing) -> anyhow::Result<()> {
     let slot = &pipeline.source.slot;
-    let Some(newest) = lake.tables.iter().filter_map(|entry| entry.recorded).max() else { return Ok(()) };
+    let Some(newest) = lake.newest() else { return Ok(()) };
     ensure!(
-        from_now,
+        existing == Existing::LeaveOut,
         "slot {slot} is gone but the lake has {}, recorded up to {newest}: changes between that and a new slot would be missing; \
-         find out who dropped the slot, then accept the gap with --from-now",
+         find out who dropped the slot, then accept the gap with --from-now, and let lakebed repair --execute copy the days that \
+         miss something",
         names(lake.present())
     );
     ensure!(
@@ -422,8 +143,21 @@ async fn refuse_rows(client: &Client, tables: impl Iterator<Item = &TableFacts>)
         let table = &facts.shape.table;
         ensure!(
             !holds_rows(client, facts).await?,
-            "table {table} already holds rows, and init copies none: with --from-now the lake begins with what is committed from \
-             now on"
+            "table {table} already holds rows: init --snapshot copies them; with --from-now they are left out, and the lake begins \
+             with what is committed from now on"
+        );
+    }
+    Ok(())
+}
+
+/// An earlier `init` may have been one that copies, and has ended before this table was begun; or its rows have come since.
+async fn refuse_rows_of_another_init(client: &Client, tables: impl Iterator<Item = &TableFacts>) -> anyhow::Result<()> {
+    for facts in tables {
+        let table = &facts.shape.table;
+        ensure!(
+            !holds_rows(client, facts).await?,
+            "table {table} holds rows, and whether the slot sends them all cannot be told: init --snapshot copies them; with \
+             --from-now those from before the slot are left out"
         );
     }
     Ok(())
@@ -431,12 +165,15 @@ async fn refuse_rows(client: &Client, tables: impl Iterator<Item = &TableFacts>)
 
 /// Rows committed between the first look and the slot's consistent point are in neither. Each look takes a new snapshot, so this one
 /// sees them; that it also sees rows committed after the consistent point, which the slot does send, cannot be told apart here.
-async fn refuse_rows_meanwhile(client: &Client, tables: impl Iterator<Item = &TableFacts>) -> anyhow::Result<()> {
+pub(super) async fn refuse_rows_meanwhile(
+    client: &Client,
+    tables: impl Iterator<Item = &TableFacts>,
+) -> anyhow::Result<()> {
     for facts in tables {
         ensure!(
             !holds_rows(client, facts).await?,
-            "rows were written to table {} while the slot was created, and whether the slot sends them all cannot be told: run init \
-             with --from-now to leave them out, or empty the table and run init again while nobody writes to it",
+            "rows were written to table {} while the slot was created, and whether the slot sends them all cannot be told: init \
+             --snapshot copies them, and --from-now leaves them out",
             facts.shape.table
         );
     }

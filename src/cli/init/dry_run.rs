@@ -1,10 +1,11 @@
 //! What `--dry-run` prints: a script for psql in the pipeline's database. What does not belong there stands in comments.
 
-use super::beginning::LakeSide;
+use super::beginning::Beginning;
+use super::lake_side::LakeSide;
 use crate::source::Step;
 
 /// The whole script.
-pub(super) fn text(steps: &[Step], cron: &[Step], slot: &str, lake: &LakeSide) -> String {
+pub(super) fn text(steps: &[Step], cron: &[Step], (beginning, slot): (Beginning, &str), lake: &LakeSide) -> String {
     let mut text = String::from("-- lakebed init --dry-run: nothing was changed\nSET search_path = '';\nBEGIN;\n");
     for step in steps {
         if step.present {
@@ -18,7 +19,7 @@ pub(super) fn text(steps: &[Step], cron: &[Step], slot: &str, lake: &LakeSide) -
         text.push_str("\n-- The login's password is not printed. Set it with psql's \\password.\n");
     }
     text.push_str(slot);
-    text.push_str(&lake.dry_run_text());
+    text.push_str(&lake.dry_run_text(beginning));
     text.extend(cron.iter().map(in_another_database));
     text
 }

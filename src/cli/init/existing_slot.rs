@@ -1,6 +1,6 @@
 //! A slot that is there already: whether its lake tables may be completed, or something would be missing without a word (W2).
 
-use super::beginning::{Beginning, Gap};
+use super::beginning::{Beginning, Existing, Gap};
 use crate::base::{Lsn, TableName};
 use crate::pipeline::LineageError;
 use crate::source::{PublicationFacts, SlotFacts, quote_literal};
@@ -43,25 +43,32 @@ pub(super) fn judge(
     side: SlotSide<'_>,
     (publication_name, publication): (&str, Option<&PublicationFacts>),
     tables: &[LakeState],
-    from_now: bool,
+    existing: Existing,
 ) -> anyhow::Result<Beginning> {
     let slot = side.slot;
     let Some(publication) = publication else {
         bail!(
             "slot {0} exists but publication {publication_name} does not, and the slot cannot pass what was written without it; drop \
-             the slot first (SELECT pg_drop_replication_slot({1})), then accept the gap with lakebed init --from-now",
+             the slot first (SELECT pg_drop_replication_slot({1})), then run lakebed init --snapshot for an empty lake, or accept the \
+             gap with lakebed init --from-now and let lakebed repair --execute copy what is missing",
             slot.name,
             quote_literal(&slot.name)
         );
     };
-    let unpublished: Vec<&TableName> =
-        tables.iter().map(|state| &state.table).filter(|table| publication.find(table).is_none()).collect();
+    // What is copied needs no change from before.
+    let is_copied = |state: &LakeState| existing == Existing::Copy && state.recorded.is_none();
+    let unpublished: Vec<&LakeState> =
+        tables.iter().filter(|state| publication.find(&state.table).is_none() && !is_copied(state)).collect();
+    let remedy = match unpublished.iter().all(|state| state.recorded.is_none()) {
+        true => "copy what is there with --snapshot, or accept the gap with --from-now",
+        false => "accept the gap with --from-now, and let lakebed repair --execute copy what is missing",
+    };
     ensure!(
-        from_now || unpublished.is_empty(),
+        existing == Existing::LeaveOut || unpublished.is_empty(),
         "slot {} exists but publication {publication_name} does not send {}: what was committed there until now is never sent and \
-         would be missing from the lake; accept the gap with --from-now",
+         would be missing from the lake; {remedy}",
         slot.name,
-        names(unpublished.into_iter())
+        names(unpublished.iter().map(|state| &state.table))
     );
     // Nobody follows a slot that has moved further than the record: `run` refuses it.
     let ahead = side.acknowledged.zip(slot.confirmed).filter(|(acknowledged, confirmed)| confirmed > acknowledged);
@@ -69,10 +76,10 @@ pub(super) fn judge(
     if side.acknowledged.is_some() && ahead.is_none() && tables.iter().all(whole) {
         return Ok(Beginning::Complete);
     }
-    at_slot(side, tables, from_now)
+    at_slot(side, tables, existing)
 }
 
-fn at_slot(side: SlotSide<'_>, tables: &[LakeState], from_now: bool) -> anyhow::Result<Beginning> {
+fn at_slot(side: SlotSide<'_>, tables: &[LakeState], existing: Existing) -> anyhow::Result<Beginning> {
     let slot = side.slot;
     let Some(confirmed) = slot.confirmed else {
         bail!("slot {} is still being created by another session; try again when that has ended", slot.name);
@@ -85,12 +92,16 @@ fn at_slot(side: SlotSide<'_>, tables: &[LakeState], from_now: bool) -> anyhow::
         );
     }
     if nothing_was_followed(confirmed, side.acknowledged, tables) {
-        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None });
+        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None, existing });
     }
-    if from_now {
+    if existing == Existing::LeaveOut {
         let known = side.acknowledged.is_some_and(|acknowledged| confirmed <= acknowledged);
         let gap = if known { Gap::SomeTables } else { Gap::Everywhere };
-        return Ok(Beginning::AtSlot { at: confirmed, gap });
+        return Ok(Beginning::AtSlot { at: confirmed, gap, existing });
+    }
+    let none_is_there = tables.iter().all(|state| state.recorded.is_none());
+    if existing == Existing::Copy && none_is_there {
+        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None, existing });
     }
     if let Some(acknowledged) = side.acknowledged.filter(|acknowledged| *acknowledged < confirmed) {
         bail!(LineageError::SlotAheadOfLake { slot: slot.name.clone(), confirmed, acknowledged });
@@ -98,21 +109,24 @@ fn at_slot(side: SlotSide<'_>, tables: &[LakeState], from_now: bool) -> anyhow::
     if let Some(error) = tables.iter().find_map(LakeState::behind_record) {
         bail!(error);
     }
+    if existing == Existing::Copy && side.acknowledged.is_some() {
+        return Ok(Beginning::AtSlot { at: confirmed, gap: Gap::None, existing });
+    }
     ensure!(
-        tables.iter().any(|state| state.recorded.is_none()),
+        tables.iter().any(|state| state.recorded.is_none()) && existing != Existing::Copy,
         "slot {} exists but the lake has no record of what it acknowledged: whether changes before {confirmed} are missing cannot be \
          told; put the lake's folder _lakebed back, or accept a possible gap with --from-now",
         slot.name
     );
-    let never_used = if tables.iter().all(|state| state.recorded.is_none()) {
+    let never_used = if none_is_there {
         " (if an init was interrupted here, or the slot comes from the SQL of --dry-run, nothing was read from this slot yet and \
          --from-now continues without loss)"
     } else {
         ""
     };
     bail!(
-        "slot {} exists but there is no lake table for {}: what was committed before {confirmed} would be missing from it; restore \
-         the lake table, or accept the gap with --from-now{never_used}",
+        "slot {} exists but there is no lake table for {}: what was committed before {confirmed} would be missing from it; copy what \
+         the source has with --snapshot, restore the lake table, or accept the gap with --from-now{never_used}",
         slot.name,
         names(tables.iter().filter(|state| state.recorded.is_none()).map(|state| &state.table))
     );
@@ -188,6 +202,12 @@ mod tests {
         with_record(slot, Some(AT), published, tables, from_now)
     }
 
+    fn copied(acknowledged: Option<Lsn>, published: &[&str], tables: &[LakeState]) -> Result<Beginning, String> {
+        let side = SlotSide { slot: &slot(), acknowledged };
+        let publication = publication(published);
+        judge(side, ("lakebed", Some(&publication)), tables, Existing::Copy).map_err(|error| error.to_string())
+    }
+
     fn with_record(
         slot: &SlotFacts,
         acknowledged: Option<Lsn>,
@@ -196,11 +216,35 @@ mod tests {
         from_now: bool,
     ) -> Result<Beginning, String> {
         let side = SlotSide { slot, acknowledged };
-        judge(side, ("lakebed", Some(&publication(published))), tables, from_now).map_err(|error| error.to_string())
+        let existing = if from_now { Existing::LeaveOut } else { Existing::Refuse };
+        judge(side, ("lakebed", Some(&publication(published))), tables, existing).map_err(|error| error.to_string())
     }
 
-    fn at_slot(gap: Gap) -> Result<Beginning, String> {
-        Ok(Beginning::AtSlot { at: AT, gap })
+    /// Whatever becomes of rows that exist already.
+    fn at_slot(gap: Gap, from_now: bool) -> Result<Beginning, String> {
+        let existing = if from_now { Existing::LeaveOut } else { Existing::Refuse };
+        Ok(Beginning::AtSlot { at: AT, gap, existing })
+    }
+
+    #[test]
+    fn a_table_that_is_copied_needs_nothing_from_before() {
+        let begins = Ok(Beginning::AtSlot { at: AT, gap: Gap::None, existing: Existing::Copy });
+        let added = [lake("a", Some(AT), false), lake("b", None, false)];
+        assert_eq!(copied(Some(AT), &["a"], &added), begins, "the publication will send it from now on");
+        assert_eq!(copied(Some(AT), &["a", "b"], &added), begins);
+        let none = [lake("a", None, false), lake("b", None, false)];
+        assert_eq!(copied(None, &["a", "b"], &none), begins, "an init that ended behind the slot");
+        let refused = copied(Some(AT), &["b"], &added).unwrap_err();
+        assert!(
+            refused.contains("does not send public.a") && refused.contains("lakebed repair --execute"),
+            "{refused}"
+        );
+        let refused = copied(None, &["a", "b"], &added).unwrap_err();
+        assert!(refused.contains("no record"), "what the others miss is not known: {refused}");
+        let refused = copied(Some(Lsn(255)), &["a", "b"], &added).unwrap_err();
+        assert!(refused.contains("advanced, or dropped and made again"), "{refused}");
+        let whole = [lake("a", Some(AT), false), lake("b", Some(AT), false)];
+        assert_eq!(copied(Some(AT), &["a", "b"], &whole), Ok(Beginning::Complete));
     }
 
     #[test]
@@ -210,9 +254,9 @@ mod tests {
         let refused = judged(&slot(), &["a"], &tables, false).unwrap_err();
         assert!(refused.contains("does not send public.b") && refused.contains("--from-now"), "{refused}");
         assert_eq!(judged(&slot(), &["a"], &tables, true), Ok(Beginning::Complete));
-        for from_now in [false, true] {
+        for existing in [Existing::Refuse, Existing::LeaveOut, Existing::Copy] {
             let side = SlotSide { slot: &slot(), acknowledged: Some(AT) };
-            let refused = judge(side, ("lakebed", None), &tables, from_now).unwrap_err().to_string();
+            let refused = judge(side, ("lakebed", None), &tables, existing).unwrap_err().to_string();
             assert!(refused.contains("SELECT pg_drop_replication_slot('lakebed')"), "{refused}");
         }
     }
@@ -220,15 +264,19 @@ mod tests {
     #[test]
     fn an_init_that_failed_between_two_tables_goes_on_and_a_lost_table_is_a_gap() {
         let begun = [lake("a", Some(AT), true), lake("b", None, false)];
-        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), at_slot(Gap::None));
+        assert_eq!(judged(&slot(), &["a", "b"], &begun, false), at_slot(Gap::None, false));
         let followed = [lake("a", Some(AT), false), lake("b", None, false)];
         let elsewhere = [lake("a", Some(Lsn(255)), true), lake("b", None, false)];
         for tables in [followed, elsewhere] {
             let refused = judged(&slot(), &["a", "b"], &tables, false).unwrap_err();
             assert!(refused.contains("no lake table for public.b") && !refused.contains("interrupted"), "{refused}");
-            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), at_slot(Gap::SomeTables));
+            assert_eq!(judged(&slot(), &["a", "b"], &tables, true), at_slot(Gap::SomeTables, true));
         }
-        assert_eq!(with_record(&slot(), None, &["a", "b"], &begun, false), at_slot(Gap::None), "nor a record yet");
+        assert_eq!(
+            with_record(&slot(), None, &["a", "b"], &begun, false),
+            at_slot(Gap::None, false),
+            "nor a record yet"
+        );
         let none = [lake("a", None, false), lake("b", None, false)];
         let refused = judged(&slot(), &["a", "b"], &none, false).unwrap_err();
         assert!(refused.contains("continues without loss"), "{refused}");
@@ -240,16 +288,16 @@ mod tests {
         for (acknowledged, words) in [(Some(Lsn(255)), "advanced, or dropped and made again"), (None, "no record")] {
             let refused = with_record(&slot(), acknowledged, &["a"], &tables, false).unwrap_err();
             assert!(refused.contains(words) && refused.contains("--from-now"), "{refused}");
-            assert_eq!(with_record(&slot(), acknowledged, &["a"], &tables, true), at_slot(Gap::Everywhere));
+            assert_eq!(with_record(&slot(), acknowledged, &["a"], &tables, true), at_slot(Gap::Everywhere, true));
         }
         let restored = [LakeState { expected: Some(AT), ..lake("a", Some(Lsn(200)), false) }];
         let refused = judged(&slot(), &["a"], &restored, false).unwrap_err();
         assert!(refused.contains("restored from an older copy") && refused.contains("--from-now"), "{refused}");
-        assert_eq!(judged(&slot(), &["a"], &restored, true), at_slot(Gap::SomeTables));
+        assert_eq!(judged(&slot(), &["a"], &restored, true), at_slot(Gap::SomeTables, true));
         let created = [lake("a", Some(AT), true)];
         assert_eq!(
             with_record(&slot(), None, &["a"], &created, false),
-            at_slot(Gap::None),
+            at_slot(Gap::None, false),
             "an init that was interrupted"
         );
         assert_eq!(with_record(&slot(), Some(Lsn(257)), &["a"], &tables, false), Ok(Beginning::Complete));

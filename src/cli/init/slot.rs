@@ -5,7 +5,7 @@ use super::{Done, line, note};
 use crate::base::Lsn;
 use crate::connect::{self, Settings};
 use crate::source::{self, quote_literal};
-use crate::wal::{FAILOVER_VERSION_MIN, ReplicationConnection};
+use crate::wal::{FAILOVER_VERSION_MIN, NewSlot, ReplicationConnection, WalError};
 use anyhow::Context;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -19,15 +19,29 @@ pub(super) async fn create_slot(
     slot: &str,
     failover: bool,
 ) -> anyhow::Result<Lsn> {
-    let mut creation = Box::pin(connection.create_slot(slot, failover));
-    let created = tokio::select! {
+    Ok(told(slot, connection.create_slot(slot, failover)).await?.consistent_point)
+}
+
+/// The same with a snapshot of what is committed at that point: its name is good for as long as the connection is idle.
+pub(super) async fn create_exporting_slot(
+    connection: &mut ReplicationConnection,
+    slot: &str,
+    failover: bool,
+) -> anyhow::Result<(Lsn, String)> {
+    let created = told(slot, connection.create_exporting_slot(slot, NewSlot::Permanent { failover })).await?;
+    Ok((created.consistent_point, created.snapshot_name))
+}
+
+/// Says after a while what is waited for.
+async fn told<T>(slot: &str, creation: impl Future<Output = Result<T, WalError>>) -> Result<T, WalError> {
+    let mut creation = Box::pin(creation);
+    tokio::select! {
         created = &mut creation => created,
         () = tokio::time::sleep(SLOT_CREATION_NOTE_AFTER) => {
             note(&format!("the server creates slot {slot}; waiting for running transactions to end (pg_stat_activity shows them)"));
             creation.await
         }
-    };
-    Ok(created?.consistent_point)
+    }
 }
 
 /// Has a slot that is there kept through a failover, where the server can; what stands against it is only noted.

@@ -3,7 +3,7 @@
 use crate::reconcile::digest::{DigestColumn, Form, FormError, RowSum};
 use crate::reconcile::span::Span;
 use crate::source::{quote_identifier, quote_literal};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use deltalake::arrow::array::{Array, AsArray, RecordBatch};
 use deltalake::arrow::datatypes::{Date32Type, TimestampMicrosecondType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +95,13 @@ impl Hours {
         Err(FormError { column, form: self.column.form, found })
     }
 
+    /// Whether an hour had ended at a moment; where a date dates the rows, its day. Rows of other days have no end to wait for.
+    pub(super) fn is_over(&self, hour: i64, at: DateTime<Utc>) -> bool {
+        let length = if self.column.form == Form::Date { HOURS_PER_DAY } else { 1 };
+        let end = hour.checked_add(length).and_then(|behind| behind.checked_mul(SECONDS_PER_HOUR));
+        end.is_none_or(|end| end <= at.timestamp())
+    }
+
     fn within(&self, hour: Option<i64>) -> i64 {
         let (first, behind) = (first_hour(self.first_day), first_hour(self.behind));
         hour.filter(|hour| (first..behind).contains(hour)).unwrap_or(OTHER_DAYS)
@@ -163,6 +170,20 @@ mod tests {
             of(&hours(Form::Date, 2026), Arc::new(days)),
             ["2026-01-01", "2026-01-02", "other days", "other days"]
         );
+    }
+
+    #[test]
+    fn an_hour_is_over_at_its_end_and_a_date_at_its_days() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let third = at("2026-01-02T03:00:00Z").timestamp() / SECONDS_PER_HOUR;
+        let moments = hours(Form::Timestamp, 2026);
+        assert!(
+            !moments.is_over(third, at("2026-01-02T03:59:59Z")) && moments.is_over(third, at("2026-01-02T04:00:00Z"))
+        );
+        let first = at("2026-01-02T00:00:00Z").timestamp() / SECONDS_PER_HOUR;
+        let dates = hours(Form::Date, 2026);
+        assert!(!dates.is_over(first, at("2026-01-02T23:59:59Z")) && dates.is_over(first, at("2026-01-03T00:00:00Z")));
+        assert!(moments.is_over(OTHER_DAYS, at("2026-01-02T00:00:00Z")), "nobody waits for them");
     }
 
     #[test]

@@ -21,9 +21,10 @@ mod source_side;
 pub use report::{HourDifference, Keys, Narrowed};
 
 use super::ReconcileError;
-use super::cut::{Cut, Relations, Sides, Subject, covering};
+use super::cut::{Cut, HashedFile, Relations, Sides, Subject, covering};
 use super::digest::{DigestColumn, RowSum};
 use super::ledger::Balance;
+use chrono::{DateTime, Utc};
 use compare::{Compared, Found, Hash, KeyedRow, compare};
 use details::{Details, columns_that_differ};
 use hours::{Hours, Sums};
@@ -93,6 +94,36 @@ pub(super) async fn narrow(sides: &Sides<'_>, subject: &Subject<'_>, cut: &Cut) 
         narrowed.notes.push(format!("narrowed down no further: {reason}"));
     }
     Some(narrowed)
+}
+
+/// The hours of some days whose rows differ, as far as they are over: rows may still come into the others. `files` are the lake's. None
+/// where no hour that is over has a row on either side, so that nothing was compared.
+pub(super) async fn hours_that_differ(
+    sides: &Sides<'_>,
+    subject: &Subject<'_>,
+    files: &[HashedFile],
+    over: DateTime<Utc>,
+) -> Result<Option<Vec<HourDifference>>, ReconcileError> {
+    let Some(plan) = plan(subject) else { return Ok(None) };
+    let (plan, days) = (Arc::new(plan), covering(subject.span, subject.shape.partition_by).0);
+    let Relations { detached, live } = sides.relations(subject, days).await?;
+    let relations = detached.into_iter().chain(live).collect();
+    let source = SourceSide { sides, subject, relations, plan: Arc::clone(&plan) };
+    let lake = LakeSide { reader: sides.lake, files, plan: Arc::clone(&plan) };
+    // Not at once: what gives way to somebody is told, whatever the other side says.
+    let (in_source, in_lake) = tokio::join!(source.hours(), lake.hours());
+    let (in_source, in_lake) = (in_source?, in_lake?);
+    if !in_source.keys().chain(in_lake.keys()).any(|hour| plan.hours.is_over(*hour, over)) {
+        return Ok(None);
+    }
+    let differing = hours::differing(&in_source, &in_lake);
+    let differing = differing.into_iter().filter(|differing| plan.hours.is_over(differing.hour, over));
+    let told = differing.map(|differing| HourDifference {
+        hour: plan.hours.text(differing.hour),
+        postgres: differing.source,
+        lake: differing.lake,
+    });
+    Ok(Some(told.collect()))
 }
 
 /// Fills in what is found step by step, so that a step that fails takes nothing with it.
