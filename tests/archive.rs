@@ -3,7 +3,7 @@
 mod chain;
 mod crash;
 mod erase;
-mod lake_faults;
+pub mod lake_faults;
 mod left_alone;
 mod names;
 mod on_s3;
@@ -60,14 +60,14 @@ async fn landed(site: &Site) {
     site.wait_for(&format!("SELECT confirmed_flush_lsn >= '{lsn}' FROM pg_replication_slots")).await;
 }
 
-async fn reconcile(site: &Site, more: &[&str]) -> (Finished, Value) {
+pub async fn reconcile(site: &Site, more: &[&str]) -> (Finished, Value) {
     let finished = site.lakebed(&[&["reconcile", "--json"], more].concat()).await;
     let report = serde_json::from_str(&finished.stdout)
         .unwrap_or_else(|_| panic!("code {:?}: {}{}", finished.code, finished.stdout, finished.stderr));
     (finished, report)
 }
 
-async fn audit(site: &Site, more: &[&str]) -> (Finished, Value) {
+pub async fn audit(site: &Site, more: &[&str]) -> (Finished, Value) {
     let finished = site.lakebed(&[&["audit", "--json"], more].concat()).await;
     let report = serde_json::from_str(&finished.stdout)
         .unwrap_or_else(|_| panic!("code {:?}: {}{}", finished.code, finished.stdout, finished.stderr));
@@ -107,13 +107,13 @@ async fn detached(site: &Site, days_ago: i32) -> String {
         .await
 }
 
-fn outcomes<'a>(report: &'a Value, outcome: &str) -> Vec<&'a str> {
+pub fn outcomes<'a>(report: &'a Value, outcome: &str) -> Vec<&'a str> {
     let partitions = report["partitions"].as_array().unwrap().iter();
     let those = partitions.filter(|partition| partition["outcome"] == outcome);
     those.map(|partition| partition["partition"].as_str().unwrap()).collect()
 }
 
-async fn is_there(site: &Site, table: &str) -> bool {
+pub async fn is_there(site: &Site, table: &str) -> bool {
     site.value(&format!("SELECT to_regclass('{table}') IS NOT NULL")).await == "t"
 }
 
@@ -159,7 +159,7 @@ async fn r1_what_balances_is_dropped_with_a_receipt_and_the_lake_answers_for_it(
 }
 
 /// Each receipt's hash is that of its text, and the text holds the hash of the receipt before it.
-async fn assert_chain(site: &Site) {
+pub async fn assert_chain(site: &Site) {
     let broken = "
         SELECT count(*) FROM (
             SELECT sequence, hash, content, lag(hash, 1, '') OVER (ORDER BY sequence) AS before, row_number() OVER (ORDER BY sequence) AS place

@@ -15,6 +15,7 @@ mod archive;
 mod changes;
 mod connection;
 mod control;
+mod copy;
 mod crashes;
 mod equality;
 mod faults;

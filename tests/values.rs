@@ -1,12 +1,14 @@
-//! D3, R4: arbitrary values of every supported type, through a real server, by the stream and by COPY, in text and in binary.
+//! D3, R4: arbitrary values of every supported type, through a real server, by the stream, by COPY and by the first copy,
+//! in text and in binary.
 
 mod copy;
 mod digest;
 mod generate;
 mod refused;
 
-use crate::support::{Site, assert_lake_equals_source};
-use generate::{Column, seed};
+use crate::support::dice::seed;
+use crate::support::{DATABASE, Lane, PipelineText, Site, assert_lake_equals_source, compare};
+use generate::Column;
 use lakebed::demo::ServerKind;
 
 /// Rows of one table. More find no more on a good day: another seed does, and each run has one.
@@ -31,7 +33,18 @@ async fn arbitrary_values_are_equal(server: ServerKind, columns: &[Column], bina
     assert_eq!(rows, u64::from(ROWS));
     copy::text_and_binary_give_the_same_values(&site, "public.arbitrary", binary).await;
     digest::both_sides_agree(&site, "public.arbitrary").await;
+    a_copied_lake_is_equal_to_the_streamed_one(&site, &text).await;
     site.cluster.stop().await;
+}
+
+/// What came by the stream above is copied now, into a lake of its own.
+async fn a_copied_lake_is_equal_to_the_streamed_one(site: &Site, streamed: &PipelineText) {
+    let lane = Lane::local(site, "copied", |text| text.tables = streamed.tables.clone());
+    let admin = site.cluster.admin_url(DATABASE);
+    lane.lakebed(&["init", "--snapshot", "--admin-url", &admin]).await.succeeded();
+    let (folder, by) = (lane.table_folder("arbitrary"), ("happened", "day"));
+    let rows = compare(&site.cluster, site.folder(), &folder, "public.arbitrary", by).await;
+    assert_eq!(rows, Ok(u64::from(ROWS)));
 }
 
 #[tokio::test]

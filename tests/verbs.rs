@@ -259,6 +259,7 @@ async fn a_missing_lake_names_the_verb_that_makes_it() {
         max_age: "1s",
         memory_limit: None,
         archive: String::new(),
+        snapshot: String::new(),
         tables: vec![("public.security_event".to_owned(), "created_at".to_owned(), "day")],
     };
     std::fs::write(&pipeline, text.render()).unwrap();

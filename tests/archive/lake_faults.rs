@@ -28,7 +28,7 @@ fn entries_of(table: &Path) -> Vec<PathBuf> {
 }
 
 /// The add action of a file, and the entry that has it.
-fn add_of(site: &Site, file: &Path) -> (PathBuf, Value) {
+pub fn add_of(site: &Site, file: &Path) -> (PathBuf, Value) {
     let name = file.file_name().unwrap().to_str().unwrap();
     for entry in entries(site) {
         for line in std::fs::read_to_string(&entry).unwrap().lines() {
@@ -42,7 +42,7 @@ fn add_of(site: &Site, file: &Path) -> (PathBuf, Value) {
 }
 
 /// One more entry, by a program that is not ours.
-fn commit(site: &Site, action: &Value) {
+pub fn commit(site: &Site, action: &Value) {
     commit_to(&site.lake().join("security_event"), action);
 }
 
@@ -54,7 +54,7 @@ fn commit_to(table: &Path, action: &Value) {
 }
 
 /// Another description in the first row of a file, with the log's size made to fit.
-fn tamper(site: &Site, file: &Path) {
+pub fn tamper(site: &Site, file: &Path) {
     let (entry, add) = add_of(site, file);
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap();
     let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();

@@ -1,5 +1,13 @@
 //! Chance that a seed decides.
 
+/// From LAKEBED_SEED, or another one each time; printed when a test fails.
+pub fn seed() -> u64 {
+    let given = std::env::var("LAKEBED_SEED").ok().map(|text| text.parse().expect("LAKEBED_SEED is a number"));
+    let seed = given.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+    eprintln!("LAKEBED_SEED={seed}");
+    seed
+}
+
 /// SplitMix64: the same seed makes the same run on every version of every library.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);

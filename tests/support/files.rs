@@ -1,6 +1,6 @@
 //! What lies in the folder of a Delta table beside what its log names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Data files that no log entry adds, notes about staged files that nobody has dealt with, and changes that were put aside: relative to the
@@ -15,8 +15,25 @@ pub fn left_behind(table: &Path) -> Vec<String> {
 
 /// Data files that the table consists of but that are not there.
 pub fn missing(table: &Path) -> Vec<String> {
-    let (there, removed) = (all_files(table), named(table, "remove"));
-    added(table).into_iter().filter(|name| !there.contains(name) && !removed.contains(name)).collect()
+    let there = all_files(table);
+    current(table).into_iter().filter(|name| !there.contains(name)).collect()
+}
+
+/// Data files that the table consists of, relative to its folder.
+pub fn current(table: &Path) -> BTreeSet<String> {
+    let removed = named(table, "remove");
+    added(table).into_iter().filter(|name| !removed.contains(name)).collect()
+}
+
+/// The same by day, `2026-01-02`.
+pub fn by_day(table: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut days: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in current(table) {
+        let parts = file.split('/').filter_map(|part| part.split_once('='));
+        let day = parts.map(|(_, value)| value).collect::<Vec<_>>().join("-");
+        days.entry(day).or_default().insert(file);
+    }
+    days
 }
 
 fn added(table: &Path) -> BTreeSet<String> {

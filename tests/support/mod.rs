@@ -19,7 +19,7 @@ pub use process::{Finished, RunningRun, lakebed};
 #[allow(unused_imports, reason = "the soak compares whole tables only")]
 pub use reader::{
     Value, assert_changed_lake_equals_source, assert_lake_equals_source, assert_text_columns_equal_source, compare,
-    compare_without, delta_rows, lake_rows,
+    compare_with_archive, compare_without, delta_rows, lake_rows,
 };
 
 use lakebed::demo::customer::{self, CustomerOptions};
@@ -64,6 +64,8 @@ pub struct PipelineText {
     /// None: the default.
     pub memory_limit: Option<&'static str>,
     pub tables: Vec<(String, String, &'static str)>,
+    /// What stands in `[snapshot]`.
+    pub snapshot: String,
     /// What stands in `[archive]`. Days are not proved unasked, unless a test is about that.
     pub archive: String,
 }
@@ -85,6 +87,9 @@ impl PipelineText {
             text.push_str(&format!("memory_limit = \"{limit}\"\n"));
         }
         text.push_str(&format!("\n[archive]\n{}\n", self.archive));
+        if !self.snapshot.is_empty() {
+            text.push_str(&format!("\n[snapshot]\n{}\n", self.snapshot));
+        }
         text.push_str("\n[query]\ndatabase = \"idp_archive\"\n");
         for (name, column, by) in &self.tables {
             text.push_str(&format!(
@@ -150,6 +155,7 @@ impl Site {
             max_age: "300ms",
             memory_limit: None,
             tables: vec![daily("security_event"), daily("security_event_hook_results")],
+            snapshot: String::new(),
             archive: "proof_interval = \"24h\"".to_owned(),
         }
     }

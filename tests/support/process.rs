@@ -164,6 +164,16 @@ impl RunningRun {
         Self::spawn_with_fail_points(pipeline, &["run", "--until-caught-up"], fail_point)
     }
 
+    /// Starts any verb, which goes on.
+    pub fn start_verb(pipeline: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(command(pipeline, arguments), arguments.first().copied().unwrap_or_default())
+    }
+
+    /// Starts any verb so that it stands still at a fail point until it is told to go on.
+    pub fn start_verb_stopping_at(pipeline: &Path, arguments: &[&str], fail_point: &str) -> Self {
+        Self::spawn_with_fail_points(pipeline, arguments, &format!("{fail_point}:stop"))
+    }
+
     /// Starts any verb so that it kills itself at a fail point.
     pub fn start_verb_dying_at(pipeline: &Path, arguments: &[&str], fail_point: &str) -> Self {
         Self::spawn_with_fail_points(pipeline, arguments, fail_point)
@@ -172,7 +182,8 @@ impl RunningRun {
     fn spawn_with_fail_points(pipeline: &Path, arguments: &[&str], fail_points: &str) -> Self {
         let mut command = command(pipeline, arguments);
         command.env(FAIL_POINTS, fail_points);
-        Self::spawn(command, &format!("run until {fail_points}"))
+        let verb = arguments.first().copied().unwrap_or_default();
+        Self::spawn(command, &format!("{verb} until {fail_points}"))
     }
 
     /// Waits until it stands still.

@@ -46,7 +46,8 @@ async fn assert_equal(
     besides: &[&str],
 ) -> u64 {
     let folder = site.lake().join(table.rsplit('.').next().unwrap());
-    compare_with(&site.cluster, site.folder(), &folder, table, partition, (text_columns, besides))
+    let rows = rows_of(table);
+    compare_with(&site.cluster, site.folder(), &folder, (table, &rows), partition, (text_columns, besides))
         .await
         .unwrap_or_else(|difference| panic!("{table}: {difference}"))
 }
@@ -60,7 +61,36 @@ pub async fn compare(
     table: &str,
     partition: (&str, &str),
 ) -> Result<u64, String> {
-    compare_with(cluster, scratch, folder, table, partition, (&[], &[])).await
+    compare_with(cluster, scratch, folder, (table, &rows_of(table)), partition, (&[], &[])).await
+}
+
+/// The same where partitions of the table wait in schema `archive`: their rows are the source's, too. Detached tables are known by
+/// their names, as partman gives them.
+pub async fn compare_with_archive(
+    cluster: &Cluster,
+    scratch: &Path,
+    folder: &Path,
+    table: &str,
+    partition: (&str, &str),
+) -> Result<u64, String> {
+    let name = table.rsplit('.').next().unwrap();
+    let columns = format!(
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+    );
+    let columns = value(cluster, &columns).await;
+    let detached = format!(
+        "SELECT quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+         WHERE nspname = 'archive' AND relkind = 'r' AND relname ~ '^{name}_p[0-9]'"
+    );
+    let detached = cluster.query(DATABASE, &detached).await.unwrap().into_iter().flatten().flatten();
+    let all = std::iter::once(table.to_owned()).chain(detached);
+    let rows = all.map(|table| format!("SELECT {columns} FROM {table}")).collect::<Vec<_>>().join(" UNION ALL ");
+    compare_with(cluster, scratch, folder, (table, &rows), partition, (&[], &[])).await
+}
+
+fn rows_of(table: &str) -> String {
+    format!("SELECT * FROM {table}")
 }
 
 /// The same where the lake keeps columns that the source has dropped.
@@ -73,14 +103,15 @@ pub async fn compare_without(
     partition: (&str, &str),
 ) -> Result<u64, String> {
     let retired: Vec<&str> = retired.iter().map(String::as_str).collect();
-    compare_with(cluster, scratch, folder, table, partition, (&[], &retired)).await
+    compare_with(cluster, scratch, folder, (table, &rows_of(table)), partition, (&[], &retired)).await
 }
 
+/// `rows` is the query of the source's side.
 async fn compare_with(
     cluster: &Cluster,
     scratch: &Path,
     folder: &Path,
-    table: &str,
+    (table, rows): (&str, &str),
     partition: (&str, &str),
     (text_columns, besides): (&[&str], &[&str]),
 ) -> Result<u64, String> {
@@ -108,7 +139,7 @@ async fn compare_with(
     )
     .await;
     let export = scratch.join(format!("{table}-{}.csv", rand::random::<u32>()));
-    export_table(cluster, table, &export).await;
+    export_rows(cluster, rows, &export).await;
     let output = Command::new(python())
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/compare.py"))
         .arg(folder)
@@ -136,10 +167,10 @@ async fn value(cluster: &Cluster, sql: &str) -> String {
 }
 
 /// PostgreSQL's own export, in its own output text.
-async fn export_table(cluster: &Cluster, table: &str, to: &Path) {
+async fn export_rows(cluster: &Cluster, rows: &str, to: &Path) {
     let psql = cluster.bin_dir().join("psql");
     let psql = if psql.exists() { psql } else { "/usr/bin/psql".into() };
-    let sql = format!("COPY (SELECT * FROM {table}) TO STDOUT (FORMAT csv)");
+    let sql = format!("COPY ({rows}) TO STDOUT (FORMAT csv)");
     let output = Command::new(psql)
         .args(["--no-psqlrc", "--quiet", "--output"])
         .arg(to)

@@ -22,14 +22,6 @@ pub(super) struct Column {
     values: BoxedStrategy<String>,
 }
 
-/// From LAKEBED_SEED, or another one each time; printed when a test fails.
-pub(super) fn seed() -> u64 {
-    let given = std::env::var("LAKEBED_SEED").ok().map(|text| text.parse().expect("LAKEBED_SEED is a number"));
-    let seed = given.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-    eprintln!("LAKEBED_SEED={seed}");
-    seed
-}
-
 pub(super) fn create_table(columns: &[Column]) -> String {
     let declared = columns.iter().enumerate().map(|(index, column)| format!(", c{index} {}", column.declared));
     format!(

@@ -1,0 +1,86 @@
+//! S1: a table whose key does not hold the date. Its changes do not name the day that a row leaves, so it is copied as one.
+
+use super::load::Load;
+use super::{COPIED_WITHIN, not_copied, with_admin};
+use crate::support::dice::{Dice, seed};
+use crate::support::{DATABASE, RunningRun, Site, assert_lake_equals_source};
+use chrono::{Days, NaiveDate, Utc};
+use lakebed::demo::ServerKind;
+use std::collections::BTreeSet;
+
+const TABLE: &str = "public.note";
+const ROWS: u64 = 4_000;
+const DAYS: u64 = 8;
+
+/// The identity is `id` alone, and the body is stored out of line.
+const CREATE: &str = "
+    CREATE TABLE public.note (id bigint PRIMARY KEY, label text NOT NULL, body text NOT NULL, created_at timestamp NOT NULL);
+    ALTER TABLE public.note ALTER COLUMN body SET STORAGE EXTERNAL";
+
+fn insert(today: NaiveDate, from: u64, rows: u64) -> String {
+    format!(
+        "INSERT INTO {TABLE} SELECT n, 'there before', repeat(md5(n::text), CASE WHEN n % 50 = 0 THEN 90 ELSE 3 END),
+             timestamp '{today}' - n % {DAYS} * interval '1 day' + random() * interval '23 hours'
+         FROM generate_series({from}, {from} + {rows} - 1) AS n ON CONFLICT DO NOTHING;\n"
+    )
+}
+
+/// Rows go from day to day, and their key never says so.
+fn transaction(dice: &mut Dice, today: NaiveDate) -> String {
+    let some = format!("id % 97 = {}", dice.below(97));
+    let to = today - Days::new(dice.below(DAYS));
+    let statement = match dice.below(6) {
+        0 | 1 => format!("UPDATE {TABLE} SET created_at = timestamp '{to}' + created_at::time WHERE {some};\n"),
+        2 => format!("UPDATE {TABLE} SET label = md5(random()::text) WHERE {some};\n"),
+        3 => format!("UPDATE {TABLE} SET body = md5(random()::text) WHERE {some};\n"),
+        4 => format!("DELETE FROM {TABLE} WHERE id % 389 = {};\n", dice.below(389)),
+        // Deleted ones come again with their old keys, and new ones.
+        _ => insert(today, dice.below(2 * ROWS), 40),
+    };
+    format!("BEGIN;\n{statement}{};\n", if dice.percent(6) { "ROLLBACK" } else { "COMMIT" })
+}
+
+async fn copied_as_one(server: ServerKind) {
+    let seed = seed();
+    let site = Site::bare(server).await;
+    site.cluster.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await.unwrap();
+    site.sql(CREATE).await;
+    let today = Utc::now().date_naive();
+    site.sql(&insert(today, 1, ROWS)).await;
+    let mut text = site.pipeline_text();
+    text.tables = vec![(TABLE.to_owned(), "created_at".to_owned(), "day")];
+    site.write_pipeline(&text);
+    let (pipeline, admin) = (site.pipeline_file(), site.cluster.admin_url(DATABASE));
+    let (mut load, mut dice) = (Load::none(), Dice::new(seed));
+    load.session(site.cluster.socket_url(DATABASE), move || transaction(&mut dice, today));
+
+    // Dead before its only landing, and once more behind the first look.
+    for (verb, point) in [(&["init", "--snapshot"][..], "copy.before_landing"), (&["snapshot"], "copy.mid_range")] {
+        let dying = RunningRun::start_verb_dying_at(&pipeline, &with_admin(verb, &admin), point);
+        dying.finished(COPIED_WITHIN).await.killed();
+        assert_eq!(not_copied(&pipeline).await, BTreeSet::from([format!("{TABLE} all")]));
+        load.goes_on_for(5).await;
+    }
+    // Rows move while it knows what it will see.
+    let copy =
+        RunningRun::start_verb_stopping_at(&pipeline, &with_admin(&["snapshot"], &admin), "copy.after_snapshot=1");
+    copy.wait_until_stopped().await;
+    load.goes_on_for(30).await;
+    copy.signal("CONT").await;
+    copy.finished(COPIED_WITHIN).await.succeeded();
+    assert_eq!(not_copied(&pipeline).await, BTreeSet::new());
+    load.goes_on_for(10).await;
+    load.end().await;
+    site.run_until_caught_up().await;
+    assert!(assert_lake_equals_source(&site, TABLE, "created_at", "day").await > ROWS / 2);
+}
+
+#[tokio::test]
+async fn s1_a_table_whose_key_does_not_hold_the_date_is_copied_as_one_on_postgresql_15() {
+    copied_as_one(ServerKind::Debian15).await;
+}
+
+#[tokio::test]
+async fn s1_a_table_whose_key_does_not_hold_the_date_is_copied_as_one_on_postgresql_18() {
+    copied_as_one(ServerKind::postgres_18().unwrap()).await;
+}
