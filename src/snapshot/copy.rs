@@ -104,8 +104,7 @@ pub async fn copy(
         stop: AtomicBool::new(false),
         ended: Mutex::new(Vec::new()),
     });
-    let outlets = || writers.iter().map(|writer| Outlet::new(writer.another())).collect();
-    let sessions = sessions.into_iter().map(|session| (session, outlets())).collect();
+    let sessions = with_outlets(sessions, &writers);
     let read = read(&watching, sessions, &shared).await;
     let harvests = std::mem::take(&mut *shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
     let outcome = match read {
@@ -121,6 +120,12 @@ pub async fn copy(
             Err(error)
         }
     }
+}
+
+/// Each session's own writers, by order.
+fn with_outlets(sessions: Vec<ControlConnection>, writers: &[TableWriter]) -> Vec<(ControlConnection, Vec<Outlet>)> {
+    let outlets = || writers.iter().map(|writer| Outlet::new(writer.another())).collect();
+    sessions.into_iter().map(|session| (session, outlets())).collect()
 }
 
 /// A session in the snapshot.

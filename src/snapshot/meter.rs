@@ -1,6 +1,7 @@
 //! How far the copy is, for whoever shows it.
 
 use serde::Serialize;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -17,6 +18,12 @@ pub enum Phase {
     Copying,
     /// What was read is committed.
     Landing,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 impl Phase {

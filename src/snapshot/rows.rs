@@ -131,7 +131,8 @@ mod tests {
             prop_assert_eq!(count, rows.len() as u64);
             prop_assert_eq!(found, rows);
             let more = reader.take(&[0], &[], |_| Ok::<(), ()>(()));
-            prop_assert!(matches!(more, Err(RowFault::Format(DecodeError::TrailingBytes { .. }))));
+            let is_trailing = matches!(more, Err(RowFault::Format(DecodeError::TrailingBytes { .. })));
+            prop_assert!(is_trailing);
         }
 
         #[test]

@@ -74,7 +74,8 @@ async fn s1_a_whole_table_is_replaced_with_all_of_its_days() {
 async fn marks_are_set_beside_the_feed_which_finds_them() {
     let lake = Lake::new();
     let (shape, owner) = (security_event(), progress());
-    let create = LakeTable::create_to_copy(&lake.location, PATH, &shape, &owner, lsn(1), &days(&[1, 2]));
+    let marked_at_first = days(&[1, 2]);
+    let create = LakeTable::create_to_copy(&lake.location, PATH, &shape, &owner, lsn(1), &marked_at_first);
     let mut feed = create.await.unwrap();
     assert_eq!(*feed.uncopied(), days(&[1, 2]));
     assert_eq!(marked(&lake).await, days(&[1, 2]), "they came with the table");
