@@ -248,7 +248,7 @@ async fn changed_logs(site: &Site, copies: &Copies) {
     std::fs::remove_file(copies.log().join(format!("{:020}.json", 1))).unwrap();
     refused(site, &["the Delta log at", "security_event", "cannot be read", "restore it or move the table away"]).await;
     std::fs::remove_dir_all(copies.lake.join("security_event")).unwrap();
-    refused(site, &["there is no Delta table at", "security_event", "`lakebed init` creates it"]).await;
+    refused(site, &["there is no Delta table at", "security_event", "`lakebed init --snapshot` creates it"]).await;
     copies.put_right();
 }
 

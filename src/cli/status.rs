@@ -30,6 +30,8 @@
 //!              "journal": {"path": text,          the table of old images
 //!                          "rows": n | null, "files": n, "bytes": n} | null,   null: none, or it cannot be read
 //!              "emptied": ["2026-01-02"] | null,  hold rows here, and their partition of the source none; null: unknown
+//!              "days_not_copied": ["2026-01-02"] | null,  what PostgreSQL has of them is still to be copied; null: it cannot be read
+//!              "whole_not_copied": bool,          all of the table is
 //!              "days": [{"day": "2026-01-02",     or a month, "2026-01"
 //!                        "rows": n | null,        null: some file's statistics do not say
 //!                        "files": n, "bytes": n,
@@ -62,7 +64,7 @@ use self::source_side::{SourceSide, SourceTable};
 use super::{Exit, lineage};
 use crate::config::{Pipeline, TableSection};
 use crate::connect::Settings;
-use crate::lake::{DaySummary, LakeLocation, LakeTable, Progress, findings, journal_path, table_days};
+use crate::lake::{self, DaySummary, LakeLocation, LakeTable, Progress, findings, journal_path, table_days};
 use crate::pipeline::TableMark;
 use anyhow::Context;
 use chrono::Utc;
@@ -159,5 +161,6 @@ async fn table_report(
     let journal = journal_path(path);
     let old_images = table_days(location, &journal).await.ok().map(|days| JournalReport::new(journal, &days));
     let report = TableReport::new(name, path.to_owned(), (recorded, parked), error, days);
-    (report.with(old_images, emptied).on_their_way(states), mark)
+    let uncopied = lake::uncopied(location, path, &pipeline.source.slot, &section.name).await.ok();
+    (report.with(old_images, emptied).not_copied(uncopied.as_ref()).on_their_way(states), mark)
 }

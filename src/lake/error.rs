@@ -40,7 +40,9 @@ pub enum LakeError {
         location: String,
     },
     /// There is no Delta log.
-    #[error("there is no Delta table at {location}; `lakebed init` creates it")]
+    #[error(
+        "there is no Delta table at {location}; `lakebed init --snapshot` creates it and copies what the source has already"
+    )]
     Missing {
         /// The table's URL.
         location: String,

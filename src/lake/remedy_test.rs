@@ -22,7 +22,7 @@ pub(crate) fn every() -> Vec<Case<LakeError>> {
         Definite ["cannot write to s3://bucket/lake/event", "(no)", "create the bucket or folder, or correct [lake].url"]
             Store { doing: "write to", location: location(), fault: StoreFault::Missing, detail: " (no)".to_owned() };
         Definite ["s3://bucket/lake/event", "use a store with conditional writes"] NoPutIfAbsent { location: location() };
-        Definite ["s3://bucket/lake/event", "`lakebed init` creates it"] Missing { location: location() };
+        Definite ["s3://bucket/lake/event", "`lakebed init --snapshot` creates it"] Missing { location: location() };
         Definite ["2026-01-02 of public.event", "dropped", "leave these days out"]
             OnlyHere { table: table(), days: "2026-01-02".to_owned() };
         Definite ["Übel", "public.event", "rename it or leave the table out"] ColumnName { table: table(), column: column.clone() };

@@ -230,6 +230,10 @@ fn tell(round: &Round) {
                 tracing::error!(%table, %partition, %days, reasons, "does not balance, so it stays; see archive.finding");
             }
             Outcome::Gone => tracing::info!(%table, %partition, "dropped by somebody else meanwhile"),
+            // It is waited for, and nobody need act.
+            Outcome::Failed(error @ ReconcileError::NotCopied { .. }) => {
+                tracing::info!(%table, %partition, %days, %error, "not judged");
+            }
             Outcome::Failed(error) => tracing::warn!(%table, %partition, %days, %error, "not judged"),
         }
     }

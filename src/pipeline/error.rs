@@ -72,7 +72,7 @@ pub enum PipelineError {
     )]
     NoLongerPublished { table: TableName, publication: String },
     #[error(
-        "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init`; if it existed before, rows since then are missing and `lakebed init --from-now` accepts that gap"
+        "replication slot \"{slot}\" does not exist on {endpoint}: run `lakebed init --snapshot`, which copies what the tables hold already; if the slot existed before, rows since then are missing: `lakebed init --from-now` accepts that gap, and `lakebed repair --execute` copies what it left out"
     )]
     NoSlot { slot: String, endpoint: String },
     #[error(transparent)]

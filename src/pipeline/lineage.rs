@@ -100,15 +100,15 @@ pub enum LineageError {
     )]
     ServerBehindLake { held: Lsn, flushed: Lsn },
     #[error(
-        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, or the lake was restored from an older copy, and changes between the two are missing; put the newer copy of the lake back, or accept that gap with `lakebed init --from-now`"
+        "replication slot \"{slot}\" stands at WAL position {confirmed}, but the lake has acknowledged only {acknowledged}: the slot was advanced, or dropped and made again by hand, or the lake was restored from an older copy, and changes between the two are missing; put the newer copy of the lake back, or accept that gap with `lakebed init --from-now` and copy what it left out with `lakebed repair --execute`"
     )]
     SlotAheadOfLake { slot: String, confirmed: Lsn, acknowledged: Lsn },
     #[error(
-        "the lake table of {table} is recorded up to WAL position {recorded}, but it was at {expected} when that was acknowledged: it was restored from an older copy, and changes between the two are missing; put the newer copy back, or accept that gap with `lakebed init --from-now`"
+        "the lake table of {table} is recorded up to WAL position {recorded}, but it was at {expected} when that was acknowledged: it was restored from an older copy, and changes between the two are missing; put the newer copy back, or accept that gap with `lakebed init --from-now` and copy what it left out with `lakebed repair --execute`"
     )]
     TableBehindRecord { table: String, recorded: Lsn, expected: Lsn },
     #[error(
-        "the lake table of {table} stands at WAL position {recorded}, and the slot was acknowledged up to {confirmed} while the table was not in the pipeline file: changes between the two are missing; accept that gap with `lakebed init --from-now`"
+        "the lake table of {table} stands at WAL position {recorded}, and the slot was acknowledged up to {confirmed} while the table was not in the pipeline file: changes between the two are missing; accept that gap with `lakebed init --from-now` and copy what it left out with `lakebed repair --execute`"
     )]
     TableNotFollowed { table: String, recorded: Lsn, confirmed: Lsn },
     #[error(
@@ -255,7 +255,10 @@ mod tests {
             (judge(&server(), slot, None, &tables), "run `lakebed init`"),
             (judged(&other, 500, &tables), "system 1; connect"),
             (judged(&restored, 500, &tables), "only up to 0/1DF"),
-            (judged(&server(), 501, &tables), "accept that gap with `lakebed init --from-now`"),
+            (
+                judged(&server(), 501, &tables),
+                "accept that gap with `lakebed init --from-now` and copy what it left out with `lakebed repair --execute`",
+            ),
             (judged(&server(), 500, &behind), "put the newer copy back"),
             (judged(&promoted(479), 500, &tables), "left timeline 1 at WAL position 0/1DF, before 0/1E0"),
             (judge(&older, slot, Some(&unrelated), &tables), "does not descend from it"),

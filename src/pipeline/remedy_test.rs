@@ -47,7 +47,7 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
         Definite ["[source].url is not usable", "write postgresql://USER@HOST:PORT/DATABASE"] Settings(SettingsError::NotAUrl);
         Definite ["db.example:5432", "turn ssl on in the server"] Connect(ConnectError::TlsRefused { endpoint: endpoint() });
         Definite ["public.event", "ALTER TABLE … SET LOGGED"] Source(SourceError::NotLogged { table: table() });
-        Definite ["slot \"idp\" does not exist", "create it with `lakebed init`"] Wal(WalError::SlotMissing { slot: slot() });
+        Definite ["slot \"idp\" does not exist", "create it with `lakebed init --snapshot`"] Wal(WalError::SlotMissing { slot: slot() });
         Definite ["public.event", "change it back", "WAL position 0/10", "nothing was acknowledged from there on"]
             Columns { at, error: Box::new(SourceError::DatingColumnRetyped { table: table(), column: "at".to_owned() }) };
         Definite ["\"audit\" does not publish public.event any more", "ALTER PUBLICATION … ADD TABLE", "set up anew"]
@@ -60,7 +60,7 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             Snapshot(SnapshotError::RowSecurity { tables: "public.event".to_owned() });
         Definite ["public.event stands still", "see lakebed status"]
             Reconcile(ReconcileError::StandsStill { table: table() });
-        Definite ["s3://bucket/lake", "`lakebed init` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });
+        Definite ["s3://bucket/lake", "`lakebed init --snapshot` creates it"] Lake(LakeError::Missing { location: "s3://bucket/lake".to_owned() });
         Definite ["WAL position 0/10", "nothing was acknowledged from there on", "report it with the server's version"]
             Decode { at, error: DecodeError::Empty };
         Definite ["public.event", "commits at WAL position 0/10", "nothing was acknowledged from there on", "report this with the server's version"]
@@ -77,7 +77,7 @@ pub(crate) fn every() -> Vec<Case<PipelineError>> {
             NoPublication { publication: publication(), database: slot() };
         Definite ["\"audit\" does not publish it", "run `lakebed init`, or correct it with ALTER PUBLICATION"]
             PublicationDiffers { publication: publication(), problem: "does not publish it".to_owned() };
-        Definite ["\"idp\" does not exist on db.example:5432", "run `lakebed init`", "`lakebed init --from-now` accepts that gap"]
+        Definite ["\"idp\" does not exist on db.example:5432", "run `lakebed init --snapshot`", "`lakebed init --from-now` accepts that gap", "`lakebed repair --execute`"]
             NoSlot { slot: slot(), endpoint: endpoint() };
         Definite ["slot \"idp\"", "run `lakebed init`"] Lineage(LineageError::NoRecord { slot: slot() });
         Definite ["commits at WAL position 0/10", "step over it with `lakebed skip`"] FurtherRefused { at };

@@ -14,6 +14,9 @@
 //!   the lock, and waits until the slot has acknowledged a marker that was written after the lock.
 //! - **R4** [`digest`]: SQL on one side, Parquet on the other, no code in common with the writer.
 //! - **R5** [`Candidate`]: the columns, partman's interval and the name agree, or the table is left alone and listed.
+//!
+//! [`DayVerdict`] answers the same question for a repair: which days of the lake are not what PostgreSQL has, live or waiting, so that those
+//! are copied again. Days that are still to be copied are neither proved nor dropped.
 
 pub mod audit;
 mod candidate;
@@ -40,6 +43,6 @@ pub use ledger::{Balance, Ledger};
 pub use narrow::{HourDifference, Keys, Narrowed};
 pub use partition::{Outcome, PartitionReport, Reconciler};
 pub use proof::{Due, ProofReport, days_of, fingerprint_of, is_complete, partitions_of, widened};
-pub use repair::{DayToBalance, DayVerdict, Standing};
+pub use repair::{DayToBalance, DayVerdict, Standing, dropped_of};
 pub use span::Span;
 pub use waiting::NameTaken;

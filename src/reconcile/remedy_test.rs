@@ -13,7 +13,7 @@ fn every_error_says_what_to_do() {
     let slot = || "lakebed".to_owned();
     assert_remedies(&every_variant!(ReconcileError {
         Definite ["public.event", "make it permanent"] Source(SourceError::NotLogged { table: table() });
-        Definite ["file:///lake/event", "`lakebed init` creates it"]
+        Definite ["file:///lake/event", "`lakebed init --snapshot` creates it"]
             Lake(LakeError::Missing { location: "file:///lake/event".to_owned() });
         Transient ["replication slot \"lakebed\"", "start lakebed run and try again"] NotFollowed { slot: slot() };
         Transient ["within 300 s", "replication slot \"lakebed\"", "see its lag in lakebed status and try again"]

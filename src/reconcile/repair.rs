@@ -11,11 +11,12 @@ use super::narrow::{HourDifference, hours_that_differ};
 use super::proof::{EVER, days_of, partitions_of};
 use super::span::Span;
 use super::{ReconcileError, Reconciler};
-use crate::base::{DaySet, Partition, PartitionBy};
+use crate::base::{DaySet, Partition, PartitionBy, TableShape};
 use crate::lake::{PartitionReader, StoredFile};
-use crate::source::{self, Leaf, Receipt};
+use crate::source::{self, Leaf, Receipt, SourceError};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::Client;
 
 /// An hour is compared so long after its end: rows arrive minutes late.
 const HOUR_SETTLED_AFTER: TimeDelta = TimeDelta::minutes(10);
@@ -162,6 +163,23 @@ impl Reconciler<'_> {
         }
         Err(ReconcileError::NotQuiet { table: self.facts.shape.table.clone() })
     }
+}
+
+/// Those of some days that were dropped, or had rows erased, by a receipt: the lake alone has them, and whoever copied them would empty
+/// them. For whoever copies, behind its snapshot, since a day may have been dropped after it was marked.
+///
+/// # Errors
+/// As any statement.
+pub async fn dropped_of(
+    client: &Client,
+    archive: &str,
+    shape: &TableShape,
+    days: &DaySet,
+) -> Result<BTreeSet<Partition>, SourceError> {
+    let receipts = source::receipts(client, archive, &shape.table, (EVER.lower, EVER.upper)).await?;
+    let spans = receipts.iter().map(|receipt| Span { lower: receipt.lower, upper: receipt.upper });
+    let dropped = spans.flat_map(|span| partitions_of(span, shape.partition_by));
+    Ok(dropped.filter(|day| days.contains(*day)).collect())
 }
 
 /// A file whose hash nobody asks for.

@@ -108,7 +108,8 @@ impl SlotFacts {
             let why = self.invalidation_reason.as_deref().unwrap_or("max_slot_wal_keep_size was exceeded");
             format!(
                 "slot {name} is lost ({why}): changes since {} are gone from the server; remove it with SELECT \
-                 pg_drop_replication_slot({}), then accept the gap with lakebed init --from-now",
+                 pg_drop_replication_slot({}), then accept the gap with lakebed init --from-now, and let lakebed repair --execute copy \
+                 what it left out",
                 self.confirmed.unwrap_or(Lsn::ZERO),
                 super::quote_literal(name)
             )

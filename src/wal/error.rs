@@ -26,7 +26,7 @@ pub enum WalError {
     },
     /// 42704 at START_REPLICATION.
     #[error(
-        "replication slot {slot:?} does not exist: create it with `lakebed init`; if it existed before, rows since then are missing in the lake"
+        "replication slot {slot:?} does not exist: create it with `lakebed init --snapshot`; if it existed before, rows since then are missing in the lake, and `lakebed repair --execute` copies them once the gap is accepted"
     )]
     SlotMissing {
         /// The slot.

@@ -16,7 +16,7 @@ pub(crate) fn every() -> Vec<Case<WalError>> {
         Definite ["\"archivist\"", "SQLSTATE 42501", "run `lakebed init`, or ALTER ROLE … REPLICATION as superuser"]
             NoReplicationRight { user: "archivist".to_owned(), server: server_error("42501") };
         Definite ["\"replica\"", "set wal_level = logical and restart the server"] WalLevel { found: "replica".to_owned() };
-        Definite ["slot \"idp\" does not exist", "create it with `lakebed init`"] SlotMissing { slot: slot() };
+        Definite ["slot \"idp\" does not exist", "create it with `lakebed init --snapshot`"] SlotMissing { slot: slot() };
         Definite ["slot \"idp\"", "SQLSTATE 55006", "stop the other `lakebed run`, or end that backend"]
             SlotInUse { slot: slot(), server: server_error("55006") };
         Definite ["slot \"idp\" exists already", "drop it with pg_drop_replication_slot first"] SlotExists { slot: slot() };
@@ -50,7 +50,7 @@ fn every_error_of_the_replication_connection_names_a_remedy() {
 fn every_refused_command_on_a_slot_names_a_remedy() {
     let cases: [(&str, RetryClass, &[&str]); 9] = [
         ("42501", RetryClass::Definite, &["archivist", "run `lakebed init`"]),
-        ("42704", RetryClass::Definite, &["idp", "create it with `lakebed init`"]),
+        ("42704", RetryClass::Definite, &["idp", "create it with `lakebed init"]),
         ("42710", RetryClass::Definite, &["idp", "pg_drop_replication_slot"]),
         ("55006", RetryClass::Definite, &["idp", "stop the other `lakebed run`"]),
         ("55000", RetryClass::Definite, &["idp", "`lakebed check`"]),

@@ -100,7 +100,7 @@ async fn what_would_be_missing_from_the_lake_is_refused_until_it_is_accepted() {
     site.insert_events(3, 1).await;
     let there_before = site.value("SELECT string_agg(quote_literal(id), ', ') FROM public.security_event").await;
     let before = catalogs(&site).await;
-    site.init_with(&[]).await.refused(1, &["public.security_event", "already holds rows", "--from-now"]);
+    site.init_with(&[]).await.refused(1, &["public.security_event", "already holds rows", "--snapshot", "--from-now"]);
     assert!(before == catalogs(&site).await && lake_files(&site).is_empty(), "what is refused changes nothing");
 
     site.init_with(&["--from-now"]).await.succeeded();
