@@ -35,7 +35,7 @@ impl Shown {
             rows: figures.rows,
             bytes: figures.bytes,
             bytes_total: figures.bytes_total,
-            phase: figures.phase.to_string(),
+            phase: figures.phase.text().to_owned(),
         }
     }
 

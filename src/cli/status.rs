@@ -30,8 +30,7 @@
 //!              "journal": {"path": text,          the table of old images
 //!                          "rows": n | null, "files": n, "bytes": n} | null,   null: none, or it cannot be read
 //!              "emptied": ["2026-01-02"] | null,  hold rows here, and their partition of the source none; null: unknown
-//!              "days_not_copied": ["2026-01-02"] | null,  what PostgreSQL has of them is still to be copied; null: it cannot be read
-//!              "whole_not_copied": bool,          all of the table is
+//!              "days_not_copied": ["2026-01-02"] | "all" | null,  what PostgreSQL has of them is still to be copied; null: it cannot be read
 //!              "days": [{"day": "2026-01-02",     or a month, "2026-01"
 //!                        "rows": n | null,        null: some file's statistics do not say
 //!                        "files": n, "bytes": n,
@@ -55,6 +54,7 @@
 
 mod archive_side;
 mod emptied;
+mod not_copied;
 mod report;
 mod source_side;
 

@@ -2,11 +2,12 @@
 
 use super::archive_side::DayState;
 use super::emptied::name;
+use super::not_copied::NotCopied;
 use crate::base::{DaySet, Lsn, Partition};
 use crate::lake::{DaySummary, Finding};
 use crate::source::{OpenFinding, ServerFacts, SlotFacts};
 use bytesize::ByteSize;
-use chrono::{NaiveDate, SecondsFormat};
+use chrono::SecondsFormat;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -109,8 +110,7 @@ pub(super) struct TableReport {
     bytes: u64,
     journal: Option<JournalReport>,
     emptied: Option<Vec<String>>,
-    days_not_copied: Option<Vec<String>>,
-    whole_not_copied: bool,
+    days_not_copied: Option<NotCopied>,
     days: Vec<DayReport>,
 }
 
@@ -251,7 +251,6 @@ impl TableReport {
             journal: None,
             emptied: None,
             days_not_copied: None,
-            whole_not_copied: false,
             days,
         }
     }
@@ -263,24 +262,7 @@ impl TableReport {
 
     /// The same with the days that are still to be copied from the source; None where that cannot be read.
     pub(super) fn not_copied(self, days: Option<&DaySet>) -> Self {
-        let days_not_copied = days.map(|days| days.days().map(|day| day.to_string()).collect());
-        Self { days_not_copied, whole_not_copied: days.is_some_and(DaySet::is_whole), ..self }
-    }
-
-    /// `not copied yet: 2026-01-02 to 2026-01-05 (4 days)`: days that follow each other are one line. PostgreSQL alone has their rows.
-    fn not_copied_text(&self) -> String {
-        if self.whole_not_copied {
-            return "          not copied yet: the whole table\n".to_owned();
-        }
-        let days: &[String] = self.days_not_copied.as_deref().unwrap_or_default();
-        let is_next = |one: &String, other: &String| follows(one, other);
-        let lines = days.chunk_by(is_next).filter_map(|run| {
-            Some(match run {
-                [one] => format!("          not copied yet: {one}\n"),
-                run => format!("          not copied yet: {} to {} ({} days)\n", run.first()?, run.last()?, run.len()),
-            })
-        });
-        lines.collect()
+        Self { days_not_copied: days.map(NotCopied::of), ..self }
     }
 
     /// The same with where each day is on its way. Days without files appear, too: an empty day is dropped like any other.
@@ -314,7 +296,7 @@ impl TableReport {
             text.push_str(&day_line(&day.day, day.rows, (day.files, day.bytes), &state));
         }
         text.push_str(&day_line("all", self.rows, (self.files, self.bytes), ""));
-        text.push_str(&self.not_copied_text());
+        text.extend(self.days_not_copied.as_ref().map(NotCopied::to_text));
         text.extend(self.journal.as_ref().map(JournalReport::to_text));
         for day in self.emptied.iter().flatten() {
             text.push_str(&format!(
@@ -323,12 +305,6 @@ impl TableReport {
         }
         text
     }
-}
-
-/// Whether a day is the one behind another. Months have no days between them: each is a line.
-fn follows(one: &str, other: &str) -> bool {
-    let date = |text: &str| text.parse::<NaiveDate>().ok();
-    date(one).and_then(|day| day.succ_opt()).is_some_and(|next| date(other) == Some(next))
 }
 
 fn day_line(day: &str, rows: Option<u64>, (files, bytes): (u64, u64), state: &str) -> String {
@@ -432,7 +408,7 @@ mod tests {
             "tables": [{"table": "public.a", "path": "a", "recorded_lsn": "16/1", "parked_since_lsn": "0/3", "error": null,
                         "rows": 7, "files": 4, "bytes": 4096,
                         "journal": {"path": "a__changes", "rows": 3, "files": 2, "bytes": 2048},
-                        "emptied": ["2026-01-02"], "days_not_copied": null, "whole_not_copied": false, "days": [
+                        "emptied": ["2026-01-02"], "days_not_copied": null, "days": [
                 {"day": "2026-01-01", "rows": 3, "files": 2, "bytes": 2048},
                 {"day": "2026-01-02", "rows": 4, "files": 2, "bytes": 2048}]}],
             "findings": [{"kind": "skipped", "table": null, "lsn": "0/5", "reason": "it broke",
@@ -453,7 +429,7 @@ mod tests {
     #[test]
     fn each_day_says_where_it_is_on_its_way() {
         let partition =
-            |day: u32| crate::base::PartitionBy::Day.partition_of(NaiveDate::from_ymd_opt(2026, 1, day).unwrap());
+            |day: u32| crate::base::PartitionBy::Day.partition_of(chrono::NaiveDate::from_ymd_opt(2026, 1, day).unwrap());
         let proved = DayState { complete: true, proved_at: Some("2026-01-02T01:00:00Z".into()), ..DayState::default() };
         let empty = DayState { complete: true, receipts: vec![7], ..DayState::default() };
         let states = BTreeMap::from([(partition(1), proved), (partition(3), empty)]);
@@ -465,25 +441,6 @@ mod tests {
         let json = serde_json::to_value(&table).unwrap();
         assert_eq!(json["days"][2]["receipts"], serde_json::json!([7]));
         assert_eq!(json["days"][1].get("complete"), None);
-    }
-
-    #[test]
-    fn days_that_are_not_copied_are_told_in_runs() {
-        let partition = |text: &str| crate::base::PartitionBy::Day.partition_of(text.parse().unwrap());
-        let days = ["2026-01-30", "2026-01-31", "2026-02-01", "2026-02-05"].map(partition);
-        let some = table(Vec::new()).not_copied(Some(&DaySet::from_iter(days)));
-        let text = some.to_text();
-        assert!(text.contains("          not copied yet: 2026-01-30 to 2026-02-01 (3 days)\n"), "{text}");
-        assert!(text.contains("          not copied yet: 2026-02-05\n"), "{text}");
-        let json = serde_json::to_value(&some).unwrap();
-        assert_eq!(
-            json["days_not_copied"],
-            serde_json::json!(["2026-01-30", "2026-01-31", "2026-02-01", "2026-02-05"])
-        );
-        let whole = table(Vec::new()).not_copied(Some(&DaySet::whole()));
-        assert!(whole.to_text().contains("not copied yet: the whole table\n") && whole.whole_not_copied);
-        let none = table(Vec::new()).not_copied(Some(&DaySet::default()));
-        assert!(!none.to_text().contains("not copied") && none.days_not_copied == Some(Vec::new()));
     }
 
     #[test]
