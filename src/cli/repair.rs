@@ -141,20 +141,19 @@ impl Repair<'_> {
         if !self.args.execute {
             return Ok(report);
         }
-        let mut is_marked = false;
-        for (section, table) in self.sections.iter().zip(&mut report.tables) {
+        for (section, table) in self.sections.iter().zip(&report.tables) {
             match &table.copy {
                 CopyAgain::Days(days) if !days.is_empty() => {
                     self.archive
                         .mark(section, days)
                         .await
                         .with_context(|| format!("marking days of {}", table.table))?;
-                    is_marked = true;
                 }
                 CopyAgain::Days(_) | CopyAgain::Refused { .. } => {}
             }
         }
-        if is_marked {
+        // Days that were marked by an earlier repair, or never copied, are waited for as well.
+        if report.tables.iter().any(|table| !table.marked().is_empty()) {
             self.wait_until_copied(meter).await?;
         }
         for (section, table) in self.sections.iter().zip(&mut report.tables) {
