@@ -55,7 +55,8 @@ impl CopyLog {
             return;
         }
         self.said = Some(now);
-        let (days_done, days, rows, phase) = (figures.days_done, figures.days_total, figures.rows, figures.phase.text());
+        let (days_done, days, rows, phase) =
+            (figures.days_done, figures.days_total, figures.rows, figures.phase.text());
         let size = ByteSize(figures.bytes);
         if days_done < days {
             tracing::info!(days_done, days, rows, %size, phase, "copying what exists already");

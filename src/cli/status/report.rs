@@ -428,8 +428,9 @@ mod tests {
 
     #[test]
     fn each_day_says_where_it_is_on_its_way() {
-        let partition =
-            |day: u32| crate::base::PartitionBy::Day.partition_of(chrono::NaiveDate::from_ymd_opt(2026, 1, day).unwrap());
+        let partition = |day: u32| {
+            crate::base::PartitionBy::Day.partition_of(chrono::NaiveDate::from_ymd_opt(2026, 1, day).unwrap())
+        };
         let proved = DayState { complete: true, proved_at: Some("2026-01-02T01:00:00Z".into()), ..DayState::default() };
         let empty = DayState { complete: true, receipts: vec![7], ..DayState::default() };
         let states = BTreeMap::from([(partition(1), proved), (partition(3), empty)]);
