@@ -137,6 +137,16 @@ impl LakeTable {
         Ok(())
     }
 
+    /// Takes marks of this very feed away without a copy: the table is to keep what it has of these days.
+    ///
+    /// # Errors
+    /// As [`Self::land`].
+    pub async fn unmark(&mut self, days: &DaySet, patience: &Patience) -> Result<(), LakeError> {
+        self.put_marks(&unmarks(&self.rules.progress.app_id(), &self.uncopied, days), patience).await?;
+        self.uncopied.subtract(days);
+        Ok(())
+    }
+
     /// Days that were dropped from PostgreSQL would be empty after a copy.
     async fn refuse_what_is_only_here(&self, table: &TableName, days: &DaySet) -> Result<(), LakeError> {
         let dropped = dropped_partitions(&self.log.lake, table, self.schema.partition_by).await?;

@@ -46,6 +46,13 @@ pub(super) enum CopyOrder {
     },
     /// Nothing will come of the copy.
     GiveUp,
+    /// These days are not to be copied after all: the lake keeps what it has.
+    Keep {
+        /// Index of the table.
+        table: usize,
+        /// The days.
+        days: DaySet,
+    },
     /// Nothing more is to be done here.
     Leave(Leave),
 }
@@ -173,6 +180,12 @@ impl Follow {
                 }
             }
             CopyOrder::GiveUp => self.give_up_copy("the copy failed").await?,
+            CopyOrder::Keep { table, days } => {
+                if let Some(following) = self.tables.get_mut(table) {
+                    following.days.marked.subtract(&days);
+                }
+                self.command(LandCommand::Unmark { table, days }).await?;
+            }
             CopyOrder::Leave(leave) => return Ok(Some(leave)),
         }
         Ok(None)

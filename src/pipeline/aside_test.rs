@@ -44,19 +44,15 @@ fn day(day: u8) -> Partition {
 }
 
 fn shape() -> Arc<TableShape> {
-    let column = |(name, column_type): (&str, ColumnType)| SourceColumn {
+    let column = |(name, type_oid, column_type): (&str, u32, ColumnType)| SourceColumn {
         name: name.to_owned(),
         lake_name: name.to_owned(),
-        type_oid: match column_type {
-            ColumnType::Int4 => 23,
-            ColumnType::Text => 25,
-            _ => 1114,
-        },
+        type_oid,
         type_modifier: -1,
         column_type,
         nullable: false,
     };
-    let columns = [("id", ColumnType::Int4), ("note", ColumnType::Text), ("at", ColumnType::Timestamp)];
+    let columns = [("id", 23, ColumnType::Int4), ("note", 25, ColumnType::Text), ("at", 1114, ColumnType::Timestamp)];
     Arc::new(TableShape {
         table: TableName::new("public", "events"),
         columns: columns.into_iter().map(column).collect(),
@@ -138,7 +134,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Copy {
     days: DaySet,
-    /// Position and content of the snapshot.
     snapshot: Option<(Lsn, Rows)>,
     is_floor_told: bool,
 }
@@ -150,10 +145,8 @@ struct Server {
     xid: u32,
     note: i32,
     rows: Rows,
-    /// What the database held at each transaction's end.
     history: Vec<(Lsn, Rows)>,
     copy: Option<Copy>,
-    landed: Vec<oneshot::Receiver<()>>,
     /// What the lake's model is told beside the commands: rows of each copy that was finished.
     copied: std::sync::mpsc::Sender<Rows>,
     described: bool,
@@ -198,7 +191,6 @@ impl Server {
         let ((id, at), note) = (texts(new_key), note.to_string());
         let note = if sent { Datum::Text(note.as_bytes()) } else { Datum::Unchanged };
         let columns = [Datum::Text(id.as_bytes()), note, Datum::Binary(&at[..])];
-        // The server sends the old key along only if it has changed.
         let key = key.filter(|_| old != Some(new_key));
         Some(match is_update {
             true => encode::update(OID, key.as_ref().map(|key| (b'K', &key[..])), &columns),
@@ -239,8 +231,7 @@ impl Server {
                 let marked = &self.follow.tables[0].days.marked;
                 let days: DaySet = days.iter().map(|number| day(*number)).filter(|day| marked.contains(*day)).collect();
                 if self.copy.is_none() && !days.is_empty() {
-                    let (landed, told) = oneshot::channel();
-                    self.landed.push(told);
+                    let (landed, _) = oneshot::channel();
                     self.copy = Some(Copy { days: days.clone(), ..Copy::default() });
                     self.obey(CopyOrder::Begin { batch: vec![(0, days)], landed }).await;
                 }
@@ -307,7 +298,6 @@ struct Change {
     ordinal: u32,
     operation: Operation,
     key: Option<Key>,
-    /// Of a patch.
     new_key: Option<Key>,
 }
 
@@ -320,7 +310,7 @@ impl Lake {
             LandCommand::Changes { xid: Some(0), batch, .. } => self.aside.1.push(batch),
             LandCommand::Forget { xid: 0 } => self.aside = Default::default(),
             LandCommand::Copied { copied, below } => self.join(copied.days, copies.recv().unwrap(), &below),
-            LandCommand::CopyLanded { landed } => landed.send(()).unwrap(),
+            LandCommand::CopyLanded { landed } => drop(landed.send(())),
             LandCommand::Mark { days, .. } => self.marked.extend(&days),
             LandCommand::Commit { at } => self.commit(at),
             LandCommand::Idle { .. } | LandCommand::NoteSource { .. } => {}
@@ -440,7 +430,7 @@ fn follow(
     }
 }
 
-async fn run(before: &Rows, steps: &[Step], builder_bytes: usize) -> (Lake, Vec<(Lsn, Rows)>, usize) {
+async fn run(before: &Rows, steps: &[Step], builder_bytes: usize) -> (Lake, Vec<(Lsn, Rows)>) {
     let buffer = BufferSection { max_age: Duration::from_secs(3600), max_bytes: 700, memory_limit_bytes: 256 << 20 };
     let limits = Limits { builder_bytes, batch_bytes: 120, ..Limits::new(&buffer) };
     let ((land, mut commands), (orders_in, orders_out)) = (mpsc::channel(3), mpsc::channel(4));
@@ -455,7 +445,6 @@ async fn run(before: &Rows, steps: &[Step], builder_bytes: usize) -> (Lake, Vec<
         rows: before.clone(),
         history: vec![(Lsn(0), before.clone())],
         copy: None,
-        landed: Vec::new(),
         copied,
         described: false,
     };
@@ -468,8 +457,7 @@ async fn run(before: &Rows, steps: &[Step], builder_bytes: usize) -> (Lake, Vec<
         for step in [Step::Begin(vec![0, 1, 2]), Step::Snapshot, Step::Floor, Step::Land, Step::Flush] {
             server.step(&step).await;
         }
-        let landed = server.landed.iter_mut().filter_map(|told| told.try_recv().ok()).count();
-        (std::mem::take(&mut server.history), landed, server)
+        server
     };
     let taken = async {
         let mut lake = Lake { marked, ..Lake::default() };
@@ -479,12 +467,11 @@ async fn run(before: &Rows, steps: &[Step], builder_bytes: usize) -> (Lake, Vec<
         lake
     };
     let driven = async {
-        let (history, landed, server) = driven.await;
-        drop(server);
-        (history, landed)
+        let Server { history, .. } = driven.await;
+        history
     };
-    let ((history, landed), lake) = futures::join!(driven, taken);
-    (lake, history, landed)
+    let (history, lake) = futures::join!(driven, taken);
+    (lake, history)
 }
 
 proptest! {
@@ -498,7 +485,7 @@ proptest! {
         builder_bytes in prop_oneof![Just(0_usize), Just(400), Just(1 << 20)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (lake, history, _) = runtime.block_on(run(&before, &steps, builder_bytes));
+        let (lake, history) = runtime.block_on(run(&before, &steps, builder_bytes));
         let unmarked = |rows: &Rows, marked: &DaySet| -> Rows {
             rows.iter().filter(|((_, number), _)| !marked.contains(day(*number))).map(|(key, note)| (*key, *note)).collect()
         };

@@ -33,6 +33,16 @@ impl Landing {
         self.or_at_the_commit(marked).map(|_| ())
     }
 
+    /// Days are not to be copied any more.
+    pub(super) async fn unmark(&mut self, days: &DaySet) -> Result<(), PipelineError> {
+        if self.takes_no_rows() {
+            return Ok(());
+        }
+        let patience = self.patience.clone();
+        let unmarked = self.table.unmark(days, &patience).await;
+        self.or_at_the_commit(unmarked).map(|_| ())
+    }
+
     /// Makes the table's columns those of `shape`, which a copy will have, and returns a writer for its files; none where the table takes no
     /// rows.
     pub(super) async fn prepare_copy(&mut self, shape: &TableShape) -> Result<Option<TableWriter>, PipelineError> {

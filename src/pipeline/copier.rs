@@ -13,8 +13,10 @@ use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::lake::TableWriter;
 use crate::reconcile::{self, Candidate};
-use crate::snapshot::{self, Archived, Copied, Exported, Limits, Meter, Order, Phase, SourceTable, Waiting};
-use crate::source;
+use crate::snapshot::{
+    self, Archived, Copied, Exported, Limits, Meter, Order, Phase, SnapshotError, SourceTable, Waiting,
+};
+use crate::source::{self, TableFacts};
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
@@ -167,10 +169,16 @@ impl Copier {
                 continue;
             }
             let facts = source::table(client, &ends::table_rules(section), generated).await?;
-            let found = reconcile::find(client, &self.pipeline.archive.schema, &facts).await?;
-            let archived = found.candidates.iter().map(archived).collect();
+            let dropped = self.dropped(client, &facts, days).await?;
+            let mut days = days.clone();
+            if !dropped.is_empty() {
+                tracing::error!(table = %section.name, days = %dropped, "these days were to be copied again, and PostgreSQL has dropped them meanwhile: the lake keeps what their receipts are for");
+                days.subtract(&dropped);
+                self.order(CopyOrder::Keep { table, days: dropped }).await;
+            }
+            let archived = self.detached(client, &facts).await?;
             let source = SourceTable { facts, archived };
-            groups.extend(snapshot::waiting(client, table, &source, days).await?);
+            groups.extend(snapshot::waiting(client, table, &source, &days).await?);
             tables.push((table, source));
         }
         self.expect(&groups);
@@ -180,6 +188,22 @@ impl Copier {
             Some((table, source.clone(), days))
         };
         Ok(Batch { tables: next.into_iter().filter_map(of).collect() })
+    }
+
+    /// The detached tables of one.
+    async fn detached(&self, client: &Client, facts: &TableFacts) -> Result<Vec<Archived>, PipelineError> {
+        let found = reconcile::find(client, &self.pipeline.archive.schema, facts).await?;
+        Ok(found.candidates.iter().map(archived).collect())
+    }
+
+    /// Those of some days that a receipt says PostgreSQL has dropped: a copy would find nothing of them.
+    async fn dropped(&self, client: &Client, facts: &TableFacts, days: &DaySet) -> Result<DaySet, PipelineError> {
+        match reconcile::dropped_of(client, &self.pipeline.archive.schema, &facts.shape, days).await {
+            Ok(dropped) => Ok(dropped.into_iter().collect()),
+            // `init` has not made the archive's tables yet, so nothing was ever dropped by receipt.
+            Err(error) if error.is_undefined_object() => Ok(DaySet::default()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What the meter does not know of yet.
@@ -217,7 +241,14 @@ impl Copier {
             bytes_per_second: self.pipeline.snapshot.max_bytes_per_second,
             builder_bytes: self.share.builder_bytes,
         };
-        let (tables, orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
+        let (tables, mut orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
+        // What is detached from here on is attached in the snapshot.
+        for Order { table, days, .. } in &mut orders {
+            table.archived = self.detached(client, &table.facts).await?;
+            if !self.dropped(client, &table.facts, days).await?.is_empty() {
+                return Err(SnapshotError::Rewritten { table: table.facts.shape.table.clone() }.into());
+            }
+        }
         let days: Vec<DaySet> = orders.iter().map(|order| order.days.clone()).collect();
         let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter).await?;
         let read = copied.iter().fold((0, 0), |(rows, bytes), copied| (rows + copied.rows, bytes + copied.bytes));

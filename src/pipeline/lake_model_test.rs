@@ -119,7 +119,8 @@ impl Lake {
             LandCommand::Prepare { .. }
             | LandCommand::Copied { .. }
             | LandCommand::CopyLanded { .. }
-            | LandCommand::Mark { .. } => panic!("nothing is copied here"),
+            | LandCommand::Mark { .. }
+            | LandCommand::Unmark { .. } => panic!("nothing is copied here"),
         }
     }
 

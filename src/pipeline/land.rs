@@ -110,6 +110,13 @@ pub(super) enum LandCommand {
         /// The days.
         days: DaySet,
     },
+    /// Days of a table are not to be copied any more.
+    Unmark {
+        /// Index of the table.
+        table: usize,
+        /// The days.
+        days: DaySet,
+    },
     /// A transaction's end: make everything so far durable, then acknowledge it.
     Commit {
         /// End LSN of the last transaction that the rows belong to.
@@ -244,6 +251,10 @@ impl Land {
                 }
                 LandCommand::Mark { table, days } => {
                     self.landing(table)?.mark(&days).await?;
+                    self.tell_marks();
+                }
+                LandCommand::Unmark { table, days } => {
+                    self.landing(table)?.unmark(&days).await?;
                     self.tell_marks();
                 }
                 LandCommand::Commit { at } => self.commit(at).await?,

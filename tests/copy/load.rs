@@ -201,7 +201,7 @@ impl Chooser {
     fn on_another_day(&mut self) -> String {
         let (events, hooks, to) = (self.some(32), self.some(16), self.day());
         let moved = |table: &str, some: &str| {
-            format!("UPDATE public.{table} SET created_at = '{to}' + created_at::time WHERE {some};\n")
+            format!("UPDATE public.{table} SET created_at = timestamp '{to}' + created_at::time WHERE {some};\n")
         };
         moved("security_event", &events) + &moved("security_event_hook_results", &hooks)
     }

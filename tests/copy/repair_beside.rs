@@ -29,7 +29,7 @@ fn transaction(dice: &mut Dice, days: &[NaiveDate]) -> String {
             inserted + &load::hook_results(&[day], 1)
         }
         2 => format!("UPDATE {events} SET description = md5(random()::text) WHERE {some};\n"),
-        3 => format!("UPDATE {events} SET created_at = '{day}' + created_at::time WHERE {some};\n"),
+        3 => format!("UPDATE {events} SET created_at = timestamp '{day}' + created_at::time WHERE {some};\n"),
         _ => format!("DELETE FROM {events} WHERE {some} AND get_byte(uuid_send(id), 14) % 2 = 0;\n"),
     };
     format!("BEGIN;\n{statement}COMMIT;\n")
