@@ -55,12 +55,6 @@ struct Batch {
     tables: Vec<(usize, SourceTable, DaySet)>,
 }
 
-impl Batch {
-    fn days(&self) -> Vec<(usize, DaySet)> {
-        self.tables.iter().map(|(table, _, days)| (*table, days.clone())).collect()
-    }
-}
-
 impl Copier {
     /// Runs until a stop is asked for, or until nothing is left to copy and that was waited for.
     pub(super) async fn run(mut self) -> Result<(), PipelineError> {
@@ -136,7 +130,8 @@ impl Copier {
             orders.push((*table, Order { table: source.clone(), days: days.clone(), writer }));
         }
         let (landed_in, mut landed) = oneshot::channel();
-        self.order(CopyOrder::Begin { batch: batch.days(), landed: landed_in }).await;
+        let days = orders.iter().map(|(table, order)| (*table, order.days.clone())).collect();
+        self.order(CopyOrder::Begin { batch: days, landed: landed_in }).await;
         let (rows, bytes) = tokio::select! {
             copied = self.copy(client, orders) => copied?,
             _ = &mut landed => return self.gave_up().await,

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the tables' logs are looked at for what other processes ask for there.
-const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What `follow` asks for, in the order of the WAL.
 pub(super) enum LandCommand {
