@@ -1,5 +1,5 @@
-//! S1 to S3: a database that has run for years is taken over without stopping it (S1), whatever interrupts the copy (S2), and damage is
-//! healed by the day (S3). Tables that were detached before lakebed came are part of the source, like any leaf.
+//! S1 to S3: a database that has run for years is taken over without stopping it, whatever interrupts the copy (S1) and in nobody's way
+//! (S2), and damage is healed by the day (S3). Tables that were detached before lakebed came are part of the source, like any leaf.
 
 mod archived;
 mod kills;
@@ -125,6 +125,12 @@ async fn finish_copy(site: &Site, pipeline: &Path) {
     let verb = RunningRun::start_verb(pipeline, &with_admin(&["snapshot"], &admin));
     verb.finished(COPIED_WITHIN).await.succeeded();
     assert_eq!(not_copied(pipeline).await, BTreeSet::new());
+}
+
+/// Waits until the server has noticed that whoever followed is gone: who comes now copies, and does not watch.
+async fn let_go(site: &Site, slot: &str) {
+    let held = format!("SELECT FROM pg_replication_slots WHERE slot_name = '{slot}' AND active");
+    site.wait_for(&format!("SELECT NOT EXISTS ({held})")).await;
 }
 
 /// What `lakebed status` says is not copied yet: table and day, or table and `all`.

@@ -1,8 +1,10 @@
-//! S2: the copy is killed at each of its edges and at random moments, stopped in order, and started again until it is done, under a load
+//! S1: the copy is killed at each of its edges and at random moments, stopped in order, and started again until it is done, under a load
 //! that goes on. What had landed is not copied again, and lake and source are equal in the end.
 
 use super::load::Load;
-use super::{Amount, Old, SMALL_BATCHES, TABLES, assert_copied_once, copies, finish_copy, not_copied, with_admin};
+use super::{
+    Amount, Old, SMALL_BATCHES, TABLES, assert_copied_once, copies, finish_copy, let_go, not_copied, with_admin,
+};
 use crate::support::dice::{Dice, seed};
 use crate::support::{DATABASE, Lane, RunningRun, files, lakebed, until};
 use lakebed::demo::ServerKind;
@@ -49,6 +51,7 @@ async fn killed_at(old: &Old, point: &str, dice: &mut Dice) -> Lane {
     for (verb, point) in [(&["init", "--snapshot"][..], visit.as_str()), (&["snapshot"], point)] {
         let dying = RunningRun::start_verb_dying_at(&lane.file, &with_admin(verb, &admin), point);
         dying.finished(DIES_WITHIN).await.killed();
+        let_go(&old.site, &lane.slot).await;
         assert!(left.look(&lane).await > 0, "{point}: the copy was over");
     }
     finish_copy(&old.site, &lane.file).await;
@@ -84,12 +87,12 @@ async fn killed_at_each(points: &[&str]) {
 }
 
 #[tokio::test]
-async fn s2_killed_at_every_edge_of_a_range_nothing_is_missing_or_double_or_copied_again() {
+async fn s1_killed_at_every_edge_of_a_range_nothing_is_missing_or_double_or_copied_again() {
     killed_at_each(&EDGES_OF_A_RANGE).await;
 }
 
 #[tokio::test]
-async fn s2_killed_at_every_edge_of_the_landing_nothing_is_missing_or_double_or_copied_again() {
+async fn s1_killed_at_every_edge_of_the_landing_nothing_is_missing_or_double_or_copied_again() {
     killed_at_each(&EDGES_OF_THE_LANDING).await;
 }
 
@@ -112,6 +115,7 @@ async fn killed_at_random_moments(server: ServerKind) {
         copy.signal("KILL").await;
         let ended = copy.finished(DIES_WITHIN).await;
         kills += u32::from(ended.code.is_none());
+        let_go(&old.site, &lane.slot).await;
         left.look(&lane).await;
     }
     eprintln!("killed {kills} times");
@@ -122,18 +126,18 @@ async fn killed_at_random_moments(server: ServerKind) {
 }
 
 #[tokio::test]
-async fn s2_killed_at_random_moments_nothing_is_missing_or_double_on_postgresql_15() {
+async fn s1_killed_at_random_moments_nothing_is_missing_or_double_on_postgresql_15() {
     killed_at_random_moments(ServerKind::Debian15).await;
 }
 
 #[tokio::test]
-async fn s2_killed_at_random_moments_nothing_is_missing_or_double_on_postgresql_18() {
+async fn s1_killed_at_random_moments_nothing_is_missing_or_double_on_postgresql_18() {
     killed_at_random_moments(ServerKind::postgres_18().unwrap()).await;
 }
 
-/// A signal ends the copy in order, and the next start goes on with what is left.
+/// A signal ends the copy in order, with the code of what is not done, and the next start goes on with what is left.
 #[tokio::test]
-async fn s2_sigint_and_sigterm_end_the_copy_with_code_0_and_the_next_start_goes_on() {
+async fn s1_sigint_and_sigterm_end_the_copy_in_order_and_the_next_start_goes_on() {
     let seed = seed();
     let old = Old::new(ServerKind::Debian15, AMOUNT).await;
     let (lane, admin) = (old.lane("signalled", SLOWLY), old.site.cluster.admin_url(DATABASE));
@@ -145,7 +149,10 @@ async fn s2_sigint_and_sigterm_end_the_copy_with_code_0_and_the_next_start_goes_
         let copy = RunningRun::start_verb(&lane.file, &with_admin(verb, &admin));
         until("something more landed", || landed() > before).await;
         copy.signal(signal).await;
-        copy.finished(DIES_WITHIN).await.succeeded();
+        let ended = copy.finished(DIES_WITHIN).await;
+        assert_eq!(ended.code, Some(1), "{signal}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains("lakebed snapshot or lakebed run goes on"), "{signal}: {}", ended.stdout);
+        let_go(&old.site, &lane.slot).await;
         assert!(left.look(&lane).await > 0, "{signal}: the copy was over");
     }
     // What is wrong in the file is put right between two starts: from here on the rate is not limited.

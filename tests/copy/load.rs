@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Between two transactions of a session, so that whoever follows has a share of two cores.
-const PAUSE: Duration = Duration::from_millis(15);
+pub(super) const PAUSE: Duration = Duration::from_millis(15);
 /// Deadlock, serialization failure, and a row that came into the default partition while partman made a leaf for it: the transaction
 /// is rolled back, and nothing else is the matter.
 pub(super) const ROLLED_BACK: [&str; 3] = ["40P01", "40001", "23514"];
@@ -75,7 +75,7 @@ impl Load {
             let leaves = old.leaves();
             let late = LATE_DAYS.map(|ago| old.day(ago)).collect();
             let mut chooser = Chooser { dice: Dice::new(seed ^ (half + 1) << 32), half, leaves, late };
-            load.session(old.site.cluster.socket_url(DATABASE), move || chooser.transaction());
+            load.session(old.site.cluster.socket_url(DATABASE), PAUSE, move || chooser.transaction());
         }
         load
     }
@@ -84,15 +84,20 @@ impl Load {
         Self { tasks: JoinSet::new(), stop: watch::Sender::new(false), committed: Arc::default() }
     }
 
-    /// One more session, which runs what it is given, over and over.
-    pub(super) fn session(&mut self, url: String, mut statements: impl FnMut() -> String + Send + 'static) {
+    /// One more session, which runs what it is given, over and over, with a pause after each.
+    pub(super) fn session(
+        &mut self,
+        url: String,
+        pause: Duration,
+        mut statements: impl FnMut() -> String + Send + 'static,
+    ) {
         let (mut stopped, committed) = (self.stop.subscribe(), Arc::clone(&self.committed));
         self.tasks.spawn(async move {
             let connection = Connection::open(&url).await.unwrap();
             while !*stopped.borrow() {
                 write(&connection, &statements()).await;
                 committed.fetch_add(1, Ordering::Relaxed);
-                let _ = tokio::time::timeout(PAUSE, stopped.changed()).await;
+                let _ = tokio::time::timeout(pause, stopped.changed()).await;
             }
         });
     }

@@ -1,7 +1,7 @@
 //! S1: a table whose key does not hold the date. Its changes do not name the day that a row leaves, so it is copied as one.
 
-use super::load::Load;
-use super::{COPIED_WITHIN, not_copied, with_admin};
+use super::load::{Load, PAUSE};
+use super::{COPIED_WITHIN, let_go, not_copied, with_admin};
 use crate::support::dice::{Dice, seed};
 use crate::support::{DATABASE, RunningRun, Site, assert_lake_equals_source};
 use chrono::{Days, NaiveDate, Utc};
@@ -52,12 +52,13 @@ async fn copied_as_one(server: ServerKind) {
     site.write_pipeline(&text);
     let (pipeline, admin) = (site.pipeline_file(), site.cluster.admin_url(DATABASE));
     let (mut load, mut dice) = (Load::none(), Dice::new(seed));
-    load.session(site.cluster.socket_url(DATABASE), move || transaction(&mut dice, today));
+    load.session(site.cluster.socket_url(DATABASE), PAUSE, move || transaction(&mut dice, today));
 
     // Dead before its only landing, and once more behind the first look.
     for (verb, point) in [(&["init", "--snapshot"][..], "copy.before_landing"), (&["snapshot"], "copy.mid_range")] {
         let dying = RunningRun::start_verb_dying_at(&pipeline, &with_admin(verb, &admin), point);
         dying.finished(COPIED_WITHIN).await.killed();
+        let_go(&site, "lakebed").await;
         assert_eq!(not_copied(&pipeline).await, BTreeSet::from([format!("{TABLE} all")]));
         load.goes_on_for(5).await;
     }

@@ -1,7 +1,7 @@
-//! S1, S2: whoever follows copies: `run` refuses to begin with a gap, copies what is left to copy, and lets others watch it.
+//! S1: whoever follows copies: `run` refuses to begin with a gap, copies what is left to copy, and lets others watch it.
 
 use super::load::Load;
-use super::{Amount, EVENTS, Old, SMALL_BATCHES, assert_copied_once, init_snapshot, not_copied, with_admin};
+use super::{Amount, EVENTS, Old, SMALL_BATCHES, assert_copied_once, init_snapshot, let_go, not_copied, with_admin};
 use crate::support::dice::seed;
 use crate::support::{DATABASE, RunningRun, Site, lakebed};
 use lakebed::demo::ServerKind;
@@ -43,7 +43,7 @@ async fn assert_copied_once_or_never(site: &Site) {
 
 /// `init --snapshot` dies before it has copied anything; `run` goes on from there, `snapshot` watches it, and after that `run` follows.
 #[tokio::test]
-async fn s2_run_copies_what_is_left_and_snapshot_watches_it() {
+async fn s1_run_copies_what_is_left_and_snapshot_watches_it() {
     let seed = seed();
     let old = Old::new(ServerKind::Debian15, AMOUNT).await;
     let (site, admin) = (&old.site, old.site.cluster.admin_url(DATABASE));
@@ -55,7 +55,7 @@ async fn s2_run_copies_what_is_left_and_snapshot_watches_it() {
     let marked = not_copied(&lane.file).await;
     // Every day of both tables, and those of the default partitions.
     assert_eq!(marked.len(), 2 * (5 + 3), "{marked:?}");
-    site.wait_for("SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'watched'").await;
+    let_go(site, &lane.slot).await;
 
     let run = lane.start();
     lane.wait_until_active(site).await;

@@ -222,6 +222,12 @@ impl World {
         self.in_the_lake.retain(|(_, day)| *day != on);
     }
 
+    /// A TRUNCATE that concerns one day, of which the lake has no row.
+    pub(super) fn truncate_day(&mut self, on: u32) {
+        self.model.retain(|(_, day), _| *day != on);
+        self.change(Operation::Truncate, (0, 0), None);
+    }
+
     fn touch(&mut self, operation: Operation, key: (u32, u32)) {
         if self.in_the_lake.remove(&key) {
             self.firsts.push((operation, self.model[&key].clone()));

@@ -97,9 +97,14 @@ impl Planner {
             }
             match step {
                 Step::Truncate { ordinal, transaction } => {
-                    view.load(&Wanted::All).await?;
-                    let dropped = dropped_partitions(&self.log.lake, &segment.table, by).await?;
-                    truncate(&mut view, ordinal, (transaction, Operation::Truncate), &dropped).await?;
+                    // Days that are not replaced have had theirs at its own time.
+                    let kept = if segment.replaces.is_empty() {
+                        view.load(&Wanted::All).await?;
+                        Kept::Days(dropped_partitions(&self.log.lake, &segment.table, by).await?)
+                    } else {
+                        Kept::AllOfTheLake
+                    };
+                    truncate(&mut view, ordinal, (transaction, Operation::Truncate), &kept).await?;
                     last_ordinal = ordinal;
                 }
                 Step::Round(mut round) => {
@@ -203,11 +208,28 @@ impl Planner {
     }
 }
 
-/// Every row of the era and before goes, but those of days that a receipt says are dropped: PostgreSQL has emptied what it has, and of these
-/// the lake alone has any.
-async fn truncate(view: &mut View, ordinal: u32, label: Label, dropped: &BTreeSet<Partition>) -> Result<(), LakeError> {
+/// What a TRUNCATE leaves of the lake.
+enum Kept {
+    /// Days that a receipt says are dropped: PostgreSQL has emptied what it has, and of these the lake alone has any.
+    Days(BTreeSet<Partition>),
+    /// Everything, so that only the segment's own rows go.
+    AllOfTheLake,
+}
+
+impl Kept {
+    fn has(&self, file: &ViewFile) -> bool {
+        let of_the_lake = file.is_in_the_lake();
+        match self {
+            Self::Days(days) => of_the_lake && days.contains(&file.partition),
+            Self::AllOfTheLake => of_the_lake,
+        }
+    }
+}
+
+/// Every row of the era and before goes, but those that are kept.
+async fn truncate(view: &mut View, ordinal: u32, label: Label, kept: &Kept) -> Result<(), LakeError> {
     for index in 0..view.files.len() {
-        if view.files.get(index).is_some_and(|file| file.is_in_the_lake() && dropped.contains(&file.partition)) {
+        if view.files.get(index).is_some_and(|file| kept.has(file)) {
             continue;
         }
         let (stand_ins, later) = view.stand_ins.split(index, ordinal);

@@ -54,6 +54,22 @@ async fn s1_a_day_is_replaced_in_the_commit_that_takes_its_mark_away() {
     assert!(marked(&world.lake).await.is_empty());
 }
 
+/// Days beside the copy were emptied when the stream came to the TRUNCATE, and have rows since.
+#[tokio::test]
+async fn s1_a_truncate_that_was_kept_aside_empties_the_copied_days_alone() {
+    let mut world = World::new().await;
+    world.insert(1, 1, "after the TRUNCATE");
+    world.flush(1 << 20, 1 << 20).await;
+    world.table.mark_uncopied(&days(&[2]), &Patience::none()).await.unwrap();
+    world.insert(7, 2, "copied");
+    world.truncate_day(2);
+    world.insert(8, 2, "after the TRUNCATE");
+    world.end_transaction();
+    let mut segment = world.segment(1, None).await;
+    segment.replaces = days(&[2]);
+    world.land(segment, 1).await;
+}
+
 #[tokio::test]
 async fn s1_a_whole_table_is_replaced_with_all_of_its_days() {
     let mut world = World::new().await;
