@@ -290,7 +290,7 @@ struct Lake {
     marked: DaySet,
     waiting: (Vec<(Key, i32, u32)>, Vec<Change>),
     aside: (Vec<PartitionBatch>, Vec<ChangeBatch>),
-    copied: Option<(DaySet, Rows)>,
+    copied: Option<DaySet>,
     commits: Vec<(Lsn, Rows, DaySet)>,
 }
 
@@ -328,21 +328,24 @@ impl Lake {
         for batch in change_batches {
             self.waiting.1.extend(changes(&batch.without(below).unwrap()));
         }
-        self.copied = Some((days, copy));
+        self.copied = Some(days);
     }
 
     fn commit(&mut self, at: Lsn) {
         let (rows, mut changes) = std::mem::take(&mut self.waiting);
-        if let Some((days, _)) = self.copied.take() {
-            self.visible.retain(|(_, number), _| !days.contains(day(*number)));
-            self.marked.subtract(&days);
+        // A TRUNCATE that was kept aside is none of the other days'.
+        let concerned = self.copied.take().unwrap_or_else(DaySet::whole);
+        if !concerned.is_whole() {
+            self.visible.retain(|(_, number), _| !concerned.contains(day(*number)));
+            self.marked.subtract(&concerned);
         }
         changes.sort_by_key(|change| change.ordinal);
         let mut all: Vec<(Key, i32, u32)> = self.visible.iter().map(|(key, note)| (*key, *note, 0)).collect();
         all.extend(rows);
         for change in changes {
             let concerns = |(key, _, era): &(Key, i32, u32)| {
-                *era <= change.ordinal && change.key.is_none_or(|named| named == *key)
+                *era <= change.ordinal
+                    && change.key.map_or_else(|| concerned.contains(day(key.1)), |named| named == *key)
             };
             match change.operation {
                 Operation::Patch => {
