@@ -36,7 +36,6 @@ const DAYS_TO_2000: i64 = 10_957;
 
 /// What names a row: its id and its day.
 type Key = (i32, u8);
-/// By their key, the rows' notes.
 type Rows = BTreeMap<Key, i32>;
 
 fn day(day: u8) -> Partition {
@@ -98,7 +97,6 @@ enum Step {
     Begin(Vec<u8>),
     /// The server makes a snapshot: what is copied is what it holds now.
     Snapshot,
-    /// And what the position is comes to be known; transactions were sent meanwhile.
     Floor,
     Land,
     GiveUp,
@@ -130,7 +128,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// A copy as the copying stage would see it.
 #[derive(Default)]
 struct Copy {
     days: DaySet,
