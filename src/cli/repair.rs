@@ -24,13 +24,13 @@
 mod report;
 
 use self::report::{RepairReport, TableRepair};
-use super::following::follow;
+use super::following::{Followed, follow};
 use super::progress::{Progress, Shown};
 use super::snapshot::{Left, holder};
 use super::{Exit, report as tell};
 use crate::base::TableName;
 use crate::config::{Pipeline, TableSection};
-use crate::pipeline::{Archive, CopyAgain, Until};
+use crate::pipeline::{Archive, CopyAgain, PipelineError, Until};
 use crate::reconcile::Span;
 use crate::snapshot::Meter;
 use anyhow::{Context, bail, ensure};
@@ -104,15 +104,27 @@ async fn followed(pipeline: &Pipeline, repair: &mut Repair<'_>) -> anyhow::Resul
     let mut work = Box::pin(repair.work(Some(&meter)));
     tokio::select! {
         ended = &mut following => {
+            if is_followed_by_another(&ended) {
+                return work.await;
+            }
             ended?;
             bail!("stopped before it was done; days that are marked stay so, and lakebed run or lakebed snapshot copies them")
         }
         done = &mut work => {
             stop.send_replace(true);
-            following.await?;
+            let ended = following.await;
+            if !is_followed_by_another(&ended) {
+                ended?;
+            }
             done
         }
     }
+}
+
+/// Somebody was faster, as `run` may be that is just starting: he follows, and copies.
+fn is_followed_by_another(ended: &anyhow::Result<Followed>) -> bool {
+    let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<PipelineError>());
+    matches!(error, Some(PipelineError::SlotHeld { .. }))
 }
 
 struct Repair<'a> {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Between two transactions of a session, so that whoever follows has a share of two cores.
-pub(super) const PAUSE: Duration = Duration::from_millis(15);
+pub(super) const PAUSE: Duration = Duration::from_millis(120);
 /// Deadlock, serialization failure, and a row that came into the default partition while partman made a leaf for it: the transaction
 /// is rolled back, and nothing else is the matter.
 pub(super) const ROLLED_BACK: [&str; 3] = ["40P01", "40001", "23514"];
@@ -146,7 +146,8 @@ impl Chooser {
             10 => self.deleted("security_event_hook_results"),
             11 | 12 => self.on_another_day(),
             13 => self.with_another_key() + &self.taken_out_and_put_back(),
-            14 => self.large(),
+            14 if self.dice.percent(30) => self.large(),
+            14 => self.relabelled(),
             _ => {
                 let (inserted, deleted) = (self.inserted(), self.deleted("security_event"));
                 format!("{inserted}SAVEPOINT dead;\n{deleted}ROLLBACK TO dead;\n{}", self.relabelled())
