@@ -37,6 +37,7 @@ mod in_progress;
 #[cfg(test)]
 mod in_progress_test;
 mod inflow;
+mod kept;
 #[cfg(test)]
 mod lake_model_test;
 mod land;

@@ -7,6 +7,7 @@ mod load;
 mod locks;
 mod lost_slot;
 mod months;
+mod only_here;
 mod partman;
 mod plain;
 mod repair;

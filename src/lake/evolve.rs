@@ -12,6 +12,7 @@ use super::rules::{Fit, property};
 use super::schema::{DeltaField, LakeSchema, schema_string};
 use super::table::LakeTable;
 use crate::base::TableShape;
+use deltalake::arrow::datatypes::FieldRef;
 use deltalake::arrow::record_batch::RecordBatch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -93,6 +94,19 @@ impl LakeTable {
     /// Makes the table's columns fit the source that it was opened with.
     pub(super) async fn follow_source(&mut self, patience: &Patience) -> Result<(), LakeError> {
         if self.parked.is_some() { Ok(()) } else { self.achieve(&Wish::Fits, patience).await }
+    }
+
+    /// Whether the table has every column of a source as it is now, in its type.
+    ///
+    /// # Errors
+    /// Names that cannot be columns.
+    pub fn has_columns_of(&self, shape: &TableShape) -> Result<bool, LakeError> {
+        let wanted = LakeSchema::of(shape)?;
+        let own = &self.schema.arrow;
+        let has = |field: &FieldRef| {
+            own.field_with_name(field.name()).is_ok_and(|known| known.data_type() == field.data_type())
+        };
+        Ok(wanted.arrow.fields().iter().all(has))
     }
 
     /// Columns that were NOT NULL take NULL from here on.

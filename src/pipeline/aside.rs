@@ -32,6 +32,8 @@ pub(super) enum CopyOrder {
     Begin {
         /// By table.
         batch: Vec<(usize, DaySet)>,
+        /// Told when they are: the snapshot must not be older, or changes behind it would have passed by.
+        begun: oneshot::Sender<()>,
         /// Told when the copy is in the lake; dropped when it cannot be any more.
         landed: oneshot::Sender<()>,
     },
@@ -164,9 +166,11 @@ impl Follow {
     /// Does what the copying stage asks for.
     pub(super) async fn obey(&mut self, order: CopyOrder) -> Result<Option<Leave>, PipelineError> {
         match order {
-            CopyOrder::Begin { batch, landed } => {
+            CopyOrder::Begin { batch, begun, landed } => {
                 self.give_up_copy("another one begins").await?;
                 self.begin_copy(batch, landed)?;
+                // Who has gone meanwhile takes no snapshot.
+                let _ = begun.send(());
             }
             CopyOrder::Floor(floor) => {
                 if let Some(aside) = &mut self.aside {
@@ -231,22 +235,24 @@ impl Follow {
     }
 
     /// The stream has come to the end of a copy: with what was kept aside it becomes one commit a table, at the marker's own position.
-    pub(super) async fn land_copy(&mut self, at: Lsn, marker: &[u8]) -> Result<(), PipelineError> {
+    pub(super) async fn land_copy(&mut self, at: Lsn, marker: &[u8]) -> Result<Option<Leave>, PipelineError> {
         // The order was given before the marker was written.
         while let Ok(order) = self.orders.try_recv() {
-            self.obey(order).await?;
+            if let Some(leave) = self.obey(order).await? {
+                return Ok(Some(leave));
+            }
         }
         let is_this = |aside: &mut Aside| {
             aside.finished.as_ref().is_some_and(|(_, expected)| expected.as_bytes() == marker) && aside.floor.is_some()
         };
         let Some(Aside { batch, landed, finished: Some((copied, _)), .. }) = self.aside.take_if(is_this) else {
-            return Ok(());
+            return Ok(None);
         };
         if self.progress.open.is_some() {
             return Err(PipelineError::Order { at, what: "a message outside transactions inside one" });
         }
         self.flush().await?;
-        let Some(mut streamed) = self.in_progress.take(ASIDE) else { return Ok(()) };
+        let Some(mut streamed) = self.in_progress.take(ASIDE) else { return Ok(None) };
         let taken = streamed.take_all().map_err(|error| PipelineError::Row { at, error })?;
         let (bytes, (_, below)) = (streamed.bytes, streamed.into_parts());
         for (table, load) in taken {
@@ -264,7 +270,8 @@ impl Follow {
         self.progress.streamed_ended(at, rows.max(1), bytes);
         self.progress.sent(at);
         self.flush().await?;
-        self.command(LandCommand::CopyLanded { landed }).await
+        self.command(LandCommand::CopyLanded { landed }).await?;
+        Ok(None)
     }
 
     /// A new row of a table some days of which are copied, or are to be.

@@ -228,9 +228,9 @@ impl Server {
                 let marked = &self.follow.tables[0].days.marked;
                 let days: DaySet = days.iter().map(|number| day(*number)).filter(|day| marked.contains(*day)).collect();
                 if self.copy.is_none() && !days.is_empty() {
-                    let (landed, _) = oneshot::channel();
+                    let ((begun, _), (landed, _)) = (oneshot::channel(), oneshot::channel());
                     self.copy = Some(Copy { days: days.clone(), ..Copy::default() });
-                    self.obey(CopyOrder::Begin { batch: vec![(0, days)], landed }).await;
+                    self.obey(CopyOrder::Begin { batch: vec![(0, days)], begun, landed }).await;
                 }
             }
             Step::Snapshot => {

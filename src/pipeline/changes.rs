@@ -59,7 +59,7 @@ impl Follow {
                     self.progress.hurry(at);
                     self.flush().await?;
                 } else if prefix == MARKER_PREFIX && content.starts_with(COPY_MARKER.as_bytes()) {
-                    self.land_copy(at, content).await?;
+                    return self.land_copy(at, content).await;
                 }
                 return Ok(self.is_marker(prefix, content));
             }

@@ -43,13 +43,18 @@ impl Landing {
         self.or_at_the_commit(unmarked).map(|_| ())
     }
 
-    /// Makes the table's columns those of `shape`, which a copy will have, and returns a writer for its files; none where the table takes no
-    /// rows.
-    pub(super) async fn prepare_copy(&mut self, shape: &TableShape) -> Result<Option<TableWriter>, PipelineError> {
-        self.evolve(None, shape).await?;
+    /// A writer for the files of a copy with the columns of `shape`, where these are the table's, or `Some(None)` where they are not, which
+    /// is for a start to mend; none where the table takes no rows.
+    pub(super) async fn prepare_copy(
+        &mut self,
+        shape: &TableShape,
+    ) -> Result<Option<Option<TableWriter>>, PipelineError> {
+        if !self.takes_no_rows() && !self.table.has_columns_of(shape)? {
+            return Ok(Some(None));
+        }
         let nullable = shape.columns.iter().filter(|column| column.nullable).map(|column| column.lake_name.clone());
         self.take_null(&nullable.collect()).await?;
-        Ok((!self.takes_no_rows()).then(|| self.whole.writer.another()))
+        Ok((!self.takes_no_rows()).then(|| Some(self.whole.writer.another())))
     }
 
     /// Copied days and what was kept aside meanwhile, without what is in the copy already, are what the next commit takes.

@@ -5,18 +5,20 @@
 
 use super::aside::{CopiedTable, CopyOrder};
 use super::follow::Leave;
+use super::kept::Sides;
 use super::land::LandCommand;
 use super::limits::CopyShare;
 use super::{PipelineError, Until, ends};
 use crate::base::{Backoff, COPY_MARKER, Classify, DaySet, Lsn, MARKER_PREFIX, RetryClass};
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
-use crate::lake::TableWriter;
-use crate::reconcile::{self, Candidate};
+use crate::lake::{LakeError, LakeLocation, TableWriter};
+use crate::reconcile::{self, Candidate, Candidates};
 use crate::snapshot::{
     self, Archived, Copied, Exported, Limits, Meter, Order, Phase, SnapshotError, SourceTable, Waiting,
 };
 use crate::source::{self, TableFacts};
+use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use tokio_postgres::Client;
 /// The wait after the first failure, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Before days are tried again that something stands against.
+const PUT_ASIDE_FOR: Duration = Duration::from_secs(600);
 
 /// The stage and its connections.
 pub(super) struct Copier {
@@ -45,14 +49,14 @@ pub(super) struct Copier {
     pub(super) land: mpsc::WeakSender<LandCommand>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) meter: Meter,
+    pub(super) location: LakeLocation,
     /// Days that the meter knows of, by table.
     pub(super) expected: BTreeMap<usize, DaySet>,
-}
-
-/// A batch of days, ready to be copied.
-struct Batch {
-    /// Index of the table, the table, its days.
-    tables: Vec<(usize, SourceTable, DaySet)>,
+    /// What is copied now, or was tried last.
+    pub(super) batch: Vec<(usize, DaySet)>,
+    /// A batch has failed for good: its groups of days are tried one after the other.
+    pub(super) one_group: bool,
+    pub(super) put_aside: PutAside,
 }
 
 impl Copier {
@@ -89,10 +93,22 @@ impl Copier {
                 tracing::info!("days are to be copied: the stream starts again and asks for whole transactions");
                 return self.leave(Leave::Again).await;
             }
-            match Box::pin(self.batch(&marked)).await {
-                Ok(()) => backoff.reset(),
-                Err(error) if self.until == Until::Copied && error.retry_class() == RetryClass::Definite => {
-                    return Err(error);
+            let wanted = self.put_aside.without(&marked);
+            if wanted.iter().all(DaySet::is_empty) {
+                match self.put_aside.reason.take() {
+                    Some(reason) if self.until == Until::Copied => return Err(reason),
+                    _ => sleep(LONGEST_WAIT).await,
+                }
+                continue;
+            }
+            match Box::pin(self.batch(&wanted)).await {
+                Ok(()) => {
+                    self.one_group = false;
+                    backoff.reset();
+                }
+                Err(error) if error.retry_class() == RetryClass::Definite => {
+                    self.order(CopyOrder::GiveUp).await;
+                    self.narrow_down(error);
                 }
                 Err(error) => {
                     self.order(CopyOrder::GiveUp).await;
@@ -102,6 +118,22 @@ impl Copier {
                 }
             }
         }
+    }
+
+    /// What stands against one day must not keep the others from being copied: the batch is taken apart, and a group of days that fails alone
+    /// is left for a while.
+    fn narrow_down(&mut self, error: PipelineError) {
+        if !std::mem::replace(&mut self.one_group, true) {
+            tracing::info!(%error, "a batch of days cannot be copied; trying them one after the other");
+            return;
+        }
+        self.one_group = false;
+        for (table, days) in std::mem::take(&mut self.batch) {
+            let name = self.pipeline.tables.get(table).map(|section| section.name.to_string()).unwrap_or_default();
+            tracing::error!(table = name, %days, %error, "these days cannot be copied and stay marked; the others go on");
+            self.put_aside.add(table, days);
+        }
+        self.put_aside.reason.get_or_insert(error);
     }
 
     /// Nothing is left to do here; the others end when `follow` has done what it is asked for.
@@ -119,90 +151,113 @@ impl Copier {
 
     /// Copies the next batch of what is marked, and waits until it has landed.
     async fn batch(&mut self, marked: &[DaySet]) -> Result<(), PipelineError> {
-        let began = Instant::now();
-        let control = connect::control(&self.settings).await?;
-        let client = control.client();
-        source::prepare_session(client).await?;
-        let batch = self.next_batch(client, marked).await?;
-        let mut orders = Vec::with_capacity(batch.tables.len());
-        for (table, source, days) in &batch.tables {
-            let Some(writer) = self.prepare(*table, source).await else { continue };
-            orders.push((*table, Order { table: source.clone(), days: days.clone(), writer }));
+        let started = Instant::now();
+        let Some(orders) = self.next_orders(marked).await? else { return self.leave(Leave::Again).await };
+        if orders.is_empty() {
+            return Ok(());
         }
-        let (landed_in, mut landed) = oneshot::channel();
-        let days = orders.iter().map(|(table, order)| (*table, order.days.clone())).collect();
-        self.order(CopyOrder::Begin { batch: days, landed: landed_in }).await;
-        let (rows, bytes) = tokio::select! {
-            copied = self.copy(client, orders) => copied?,
-            _ = &mut landed => return self.gave_up().await,
-        };
+        let days: Vec<(usize, DaySet)> = orders.iter().map(|(table, order)| (*table, order.days.clone())).collect();
+        self.batch.clone_from(&days);
+        let ((begun_in, begun), (landed_in, mut landed)) = (oneshot::channel(), oneshot::channel());
+        self.order(CopyOrder::Begin { batch: days.clone(), begun: begun_in, landed: landed_in }).await;
+        if begun.await.is_err() {
+            return Err(SnapshotError::GivenUp.into());
+        }
+        let (rows, bytes) = self.copy(orders, &mut landed).await?;
         self.meter.enter(Phase::Landing);
         if landed.await.is_err() {
             self.meter.unread(rows, bytes);
-            return self.gave_up().await;
+            return Err(SnapshotError::GivenUp.into());
         }
-        for (table, _, days) in &batch.tables {
+        for (table, days) in &days {
             self.meter.landed(days_in(days));
             // One that is marked again later counts again.
             self.expected.entry(*table).or_default().subtract(days);
         }
         self.meter.enter(Phase::Idle);
-        let (days, seconds) = (shown(&self.pipeline, &batch), began.elapsed().as_secs_f64());
+        let (days, seconds) = (shown(&self.pipeline, &days), started.elapsed().as_secs_f64());
         tracing::info!(days, rows, bytes, seconds, "copied from PostgreSQL");
         Ok(())
     }
 
-    /// `follow` has dropped the copy, for a reason that the next attempt sees.
-    async fn gave_up(&self) -> Result<(), PipelineError> {
-        sleep(FIRST_WAIT).await;
-        Ok(())
-    }
-
-    async fn next_batch(&mut self, client: &Client, marked: &[DaySet]) -> Result<Batch, PipelineError> {
-        let name = &self.pipeline.source.publication;
-        let publication = source::publication(client, name).await?;
-        let generated = publication.is_some_and(|publication| publication.generated_stored);
+    /// What is copied next, and writers for it; None where a table's columns have changed, which a start mends.
+    async fn next_orders(&mut self, marked: &[DaySet]) -> Result<Option<Vec<(usize, Order)>>, PipelineError> {
+        let control = connect::control(&self.settings).await?;
+        source::prepare_session(control.client()).await?;
         let (mut tables, mut groups) = (Vec::new(), Vec::new());
-        for ((table, section), days) in self.pipeline.tables.iter().enumerate().zip(marked) {
-            if days.is_empty() {
-                continue;
+        for (table, days) in marked.iter().enumerate().filter(|(_, days)| !days.is_empty()) {
+            match self.groups(control.client(), table, days).await {
+                Ok((source, found)) => {
+                    groups.extend(found);
+                    tables.push((table, source));
+                }
+                Err(error) if error.retry_class() == RetryClass::Definite => {
+                    tracing::error!(%error, "the days of a table cannot be copied and stay marked; the others go on");
+                    self.put_aside.add(table, days.clone());
+                    self.put_aside.reason.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
-            let facts = source::table(client, &ends::table_rules(section), generated).await?;
-            let dropped = self.dropped(client, &facts, days).await?;
-            let mut days = days.clone();
-            if !dropped.is_empty() {
-                tracing::error!(table = %section.name, days = %dropped, "these days were to be copied again, and PostgreSQL has dropped them meanwhile: the lake keeps what their receipts are for");
-                days.subtract(&dropped);
-                self.order(CopyOrder::Keep { table, days: dropped }).await;
-            }
-            let archived = self.detached(client, &facts).await?;
-            let source = SourceTable { facts, archived };
-            groups.extend(snapshot::waiting(client, table, &source, &days).await?);
-            tables.push((table, source));
         }
         self.expect(&groups);
-        let next = snapshot::next_batch(groups, self.pipeline.snapshot.batch_bytes);
-        let of = |Waiting { table, days, .. }: Waiting| {
-            let (_, source) = tables.iter().find(|(known, _)| *known == table)?;
-            Some((table, source.clone(), days))
-        };
-        Ok(Batch { tables: next.into_iter().filter_map(of).collect() })
-    }
-
-    /// The detached tables of one.
-    async fn detached(&self, client: &Client, facts: &TableFacts) -> Result<Vec<Archived>, PipelineError> {
-        let found = reconcile::find(client, &self.pipeline.archive.schema, facts).await?;
-        Ok(found.candidates.iter().map(archived).collect())
-    }
-
-    /// Those of some days that a receipt says PostgreSQL has dropped: a copy would find nothing of them.
-    async fn dropped(&self, client: &Client, facts: &TableFacts, days: &DaySet) -> Result<DaySet, PipelineError> {
-        match reconcile::dropped_of(client, &self.pipeline.archive.schema, &facts.shape, days).await {
-            Ok(dropped) => Ok(dropped.into_iter().collect()),
-            // `init` has not made the archive's tables yet, so nothing was ever dropped by receipt.
-            Err(error) if error.is_undefined_object() => Ok(DaySet::default()),
-            Err(error) => Err(error.into()),
+        let batch_bytes = if self.one_group { 0 } else { self.pipeline.snapshot.batch_bytes };
+        let mut orders = Vec::new();
+        for Waiting { table, days, .. } in snapshot::next_batch(groups, batch_bytes) {
+            let Some((_, source)) = tables.iter().find(|(known, _)| *known == table) else { continue };
+            match self.prepare(table, source).await {
+                // It takes no rows any more.
+                None => {}
+                Some(None) => return Ok(None),
+                Some(Some(writer)) => orders.push((table, Order { table: source.clone(), days, writer })),
+            }
         }
+        Ok(Some(orders))
+    }
+
+    /// A table, and its days in groups, without those that are to be kept as they are.
+    async fn groups(
+        &self,
+        client: &Client,
+        table: usize,
+        days: &DaySet,
+    ) -> Result<(SourceTable, Vec<Waiting>), PipelineError> {
+        let (facts, found) = self.look(client, table).await?;
+        let kept = self.kept(client, table, (&facts, &found), days).await?;
+        let mut days = days.clone();
+        if !kept.is_empty() {
+            let name = &facts.shape.table;
+            if days.is_whole() {
+                return Err(LakeError::OnlyHere { table: name.clone(), days: kept.to_string() }.into());
+            }
+            tracing::error!(table = %name, days = %kept, "PostgreSQL has no partition for these days any more, which were to be copied again: the lake keeps what it has of them");
+            days.subtract(&kept);
+            self.order(CopyOrder::Keep { table, days: kept }).await;
+        }
+        let source = SourceTable { facts, archived: found.candidates.iter().map(archived).collect() };
+        let groups = snapshot::waiting(client, table, &source, &days).await?;
+        Ok((source, groups))
+    }
+
+    /// The table as it is now, and what the archive has of it.
+    async fn look(&self, client: &Client, table: usize) -> Result<(TableFacts, Candidates), PipelineError> {
+        let section = self.pipeline.tables.get(table).ok_or(PipelineError::StageGone { stage: "copier" })?;
+        let publication = source::publication(client, &self.pipeline.source.publication).await?;
+        let generated = publication.is_some_and(|publication| publication.generated_stored);
+        let facts = source::table(client, &ends::table_rules(section), generated).await?;
+        let found = reconcile::find(client, &self.pipeline.archive.schema, &facts).await?;
+        Ok((facts, found))
+    }
+
+    async fn kept(
+        &self,
+        client: &Client,
+        table: usize,
+        (facts, found): (&TableFacts, &Candidates),
+        days: &DaySet,
+    ) -> Result<DaySet, PipelineError> {
+        let path = self.pipeline.tables.get(table).map(|section| section.lake_path()).unwrap_or_default();
+        let sides = Sides { client, archive: &self.pipeline.archive.schema, location: &self.location, path };
+        sides.kept(facts, found, days).await
     }
 
     /// What the meter does not know of yet.
@@ -218,19 +273,23 @@ impl Copier {
         }
     }
 
-    /// The table's columns become those of the copy. None: it takes no rows.
-    async fn prepare(&self, table: usize, source: &SourceTable) -> Option<TableWriter> {
+    /// A writer for a copy's files; `Some(None)` where the table has other columns. None: it takes no rows.
+    async fn prepare(&self, table: usize, source: &SourceTable) -> Option<Option<TableWriter>> {
         let (writer, prepared) = oneshot::channel();
         let shape = Arc::new(source.facts.shape.clone());
         let land = self.land.upgrade()?;
         land.send(LandCommand::Prepare { table, shape, writer }).await.ok()?;
         drop(land);
-        let writer = prepared.await.ok()?;
-        Some(writer.another_within(self.share.writer_bytes))
+        let prepared: Option<TableWriter> = prepared.await.ok()?;
+        Some(prepared.map(|writer| writer.another_within(self.share.writer_bytes)))
     }
 
-    /// Takes the snapshot, copies, and marks the place in the WAL where the copy lands.
-    async fn copy(&self, client: &Client, orders: Vec<(usize, Order)>) -> Result<(u64, u64), PipelineError> {
+    /// Takes the snapshot, copies, and marks the place in the WAL where the copy lands; returns the rows and bytes that were read.
+    async fn copy(
+        &self,
+        orders: Vec<(usize, Order)>,
+        landed: &mut oneshot::Receiver<()>,
+    ) -> Result<(u64, u64), PipelineError> {
         self.meter.enter(Phase::WaitingForSnapshot);
         let exported = Exported::take(&self.settings).await?;
         let floor: Lsn = exported.floor();
@@ -241,15 +300,11 @@ impl Copier {
             builder_bytes: self.share.builder_bytes,
         };
         let (tables, mut orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
-        // What is detached from here on is attached in the snapshot.
-        for Order { table, days, .. } in &mut orders {
-            table.archived = self.detached(client, &table.facts).await?;
-            if !self.dropped(client, &table.facts, days).await?.is_empty() {
-                return Err(SnapshotError::Rewritten { table: table.facts.shape.table.clone() }.into());
-            }
-        }
+        self.look_again(&tables, &mut orders).await?;
         let days: Vec<DaySet> = orders.iter().map(|order| order.days.clone()).collect();
-        let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter).await?;
+        // Nobody tells that a copy has landed that has not ended.
+        let given_up = landed.map(drop);
+        let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter, given_up).await?;
         let read = copied.iter().fold((0, 0), |(rows, bytes), copied| (rows + copied.rows, bytes + copied.bytes));
         let copied = tables.into_iter().zip(days).zip(copied).map(|((table, days), copied)| {
             let Copied { files, writers, rows, .. } = copied;
@@ -257,9 +312,53 @@ impl Copier {
         });
         let marker = format!("{COPY_MARKER}{}", uuid::Uuid::new_v4());
         self.order(CopyOrder::Finish { copied: copied.collect(), marker: marker.clone() }).await;
-        source::emit_message(client, MARKER_PREFIX, &marker).await?;
+        // A session that had stood idle for so long might be gone.
+        let control = connect::control(&self.settings).await?;
+        source::emit_message(control.client(), MARKER_PREFIX, &marker).await?;
         tracing::debug!(floor = %floor, "a copy waits for the stream");
         Ok(read)
+    }
+
+    /// Behind the snapshot: what is detached from here on is attached there. The tables must be what they were when their days were chosen.
+    async fn look_again(&self, tables: &[usize], orders: &mut [Order]) -> Result<(), PipelineError> {
+        let control = connect::control(&self.settings).await?;
+        source::prepare_session(control.client()).await?;
+        for (number, Order { table, days, .. }) in tables.iter().zip(orders) {
+            let (facts, found) = self.look(control.client(), *number).await?;
+            let kept = self.kept(control.client(), *number, (&facts, &found), days).await?;
+            if !kept.is_empty() || facts.oid != table.facts.oid || facts.shape != table.facts.shape {
+                return Err(SnapshotError::Rewritten { table: facts.shape.table }.into());
+            }
+            table.archived = found.candidates.iter().map(archived).collect();
+        }
+        Ok(())
+    }
+}
+
+/// Days that cannot be copied for now, whatever is tried.
+#[derive(Debug, Default)]
+pub(super) struct PutAside {
+    days: Vec<(usize, DaySet, Instant)>,
+    /// What stood against the first of them.
+    reason: Option<PipelineError>,
+}
+
+impl PutAside {
+    fn add(&mut self, table: usize, days: DaySet) {
+        self.days.push((table, days, Instant::now() + PUT_ASIDE_FOR));
+    }
+
+    /// Marked days of each table without these.
+    fn without(&mut self, marked: &[DaySet]) -> Vec<DaySet> {
+        let now = Instant::now();
+        self.days.retain(|(_, _, until)| now < *until);
+        let mut wanted = marked.to_vec();
+        for (table, days, _) in &self.days {
+            if let Some(wanted) = wanted.get_mut(*table) {
+                wanted.subtract(days);
+            }
+        }
+        wanted
     }
 }
 
@@ -272,8 +371,8 @@ fn archived(candidate: &Candidate) -> Archived {
     Archived { oid: candidate.oid, lower: candidate.span.lower, upper: candidate.span.upper }
 }
 
-fn shown(pipeline: &Pipeline, batch: &Batch) -> String {
+fn shown(pipeline: &Pipeline, batch: &[(usize, DaySet)]) -> String {
     let name = |table: usize| pipeline.tables.get(table).map(|section| section.name.to_string()).unwrap_or_default();
-    let each = batch.tables.iter().map(|(table, _, days)| format!("{} {days}", name(*table)));
+    let each = batch.iter().map(|(table, days)| format!("{} {days}", name(*table)));
     each.collect::<Vec<_>>().join(", ")
 }

@@ -88,8 +88,8 @@ pub(super) enum LandCommand {
         table: usize,
         /// The columns.
         shape: Arc<TableShape>,
-        /// Told a writer for the copy's files; dropped where the table takes no rows.
-        writer: oneshot::Sender<TableWriter>,
+        /// Told a writer for the copy's files, none where the table has other columns; dropped where it takes no rows.
+        writer: oneshot::Sender<Option<TableWriter>>,
     },
     /// The copied days of a table join the next commit, which takes nothing else of it, with what was kept aside meanwhile.
     Copied {

@@ -2,7 +2,7 @@
 
 use super::aside::DayRules;
 use super::catalog::{Catalog, Catalogued, defaults_of};
-use super::copier::Copier;
+use super::copier::{Copier, PutAside};
 use super::ends::{self, SourceSide};
 use super::follow::{Follow, Following, Marker};
 use super::governor::Governor;
@@ -326,7 +326,11 @@ fn wire(
         land: follow.land.downgrade(),
         stop: words.stop.1.clone(),
         meter: copying.meter,
+        location: location.clone(),
         expected: BTreeMap::new(),
+        batch: Vec::new(),
+        one_group: false,
+        put_aside: PutAside::default(),
     };
     let governor_location = location.clone();
     let land = Land {

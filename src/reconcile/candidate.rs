@@ -25,6 +25,8 @@ pub struct LeftAlone {
     pub reason: String,
     /// Its name says a day (month) all the same: it waits for somebody to act.
     pub is_partition: bool,
+    /// Those days, as far as its name says any.
+    pub span: Option<Span>,
 }
 
 /// What the archive schema holds of one configured table.
@@ -48,23 +50,27 @@ pub async fn find(client: &Client, archive: &str, facts: &TableFacts) -> Result<
     for DetachedTable { oid, table, same_columns } in source::detached_tables(client, facts.oid, archive).await? {
         if let Some(rival) = &rival {
             let reason = format!("it may be of {rival} as well, whose partitions are moved here under the same names");
-            found.left_alone.push(LeftAlone { table, reason, is_partition: true });
+            let span = interval.as_ref().ok().and_then(|interval| Span::of_name(&table.name, *interval));
+            found.left_alone.push(LeftAlone { table, reason, is_partition: true, span });
             continue;
         }
         match &interval {
-            Err(reason) => found.left_alone.push(LeftAlone { table, reason: reason.clone(), is_partition: false }),
+            Err(reason) => {
+                let reason = reason.clone();
+                found.left_alone.push(LeftAlone { table, reason, is_partition: false, span: None });
+            }
             Ok(interval) => match Span::of_name(&table.name, *interval) {
                 Some(span) if same_columns => found.candidates.push(Candidate { oid, table, span }),
-                Some(_) => {
+                Some(span) => {
                     let reason = format!(
                         "its columns are not those of {} any more, so it cannot be balanced; give it the same by hand",
                         facts.shape.table
                     );
-                    found.left_alone.push(LeftAlone { table, reason, is_partition: true });
+                    found.left_alone.push(LeftAlone { table, reason, is_partition: true, span: Some(span) });
                 }
                 None => {
                     let reason = format!("its name says no {} of {}", word(*interval), facts.shape.table);
-                    found.left_alone.push(LeftAlone { table, reason, is_partition: false });
+                    found.left_alone.push(LeftAlone { table, reason, is_partition: false, span: None });
                 }
             },
         }

@@ -43,6 +43,6 @@ pub use ledger::{Balance, Ledger};
 pub use narrow::{HourDifference, Keys, Narrowed};
 pub use partition::{Outcome, PartitionReport, Reconciler};
 pub use proof::{Due, ProofReport, days_of, fingerprint_of, is_complete, partitions_of, widened};
-pub use repair::{DayToBalance, DayVerdict, Standing, dropped_of};
+pub use repair::{DayToBalance, DayVerdict, Standing, dropped_of, has_place};
 pub use span::Span;
 pub use waiting::NameTaken;

@@ -5,7 +5,7 @@
 //! are compared instead, and one differs if it is the same difference in three cuts, each of them behind a marker.
 
 use super::candidate::Candidate;
-use super::cut::{HashedFile, files_of, may_hold};
+use super::cut::{HashedFile, files_of};
 use super::judge::of_days;
 use super::narrow::{HourDifference, hours_that_differ};
 use super::proof::{EVER, days_of, partitions_of};
@@ -13,9 +13,10 @@ use super::span::Span;
 use super::{ReconcileError, Reconciler};
 use crate::base::{DaySet, Partition, PartitionBy, TableShape};
 use crate::lake::{PartitionReader, StoredFile};
-use crate::source::{self, Leaf, Receipt, SourceError};
-use chrono::{DateTime, TimeDelta, Utc};
+use crate::source::{self, Leaf, Receipt, SourceError, TableFacts};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use tokio_postgres::Client;
 
 /// An hour is compared so long after its end: rows arrive minutes late.
@@ -86,12 +87,11 @@ impl Reconciler<'_> {
         let leaves = source::leaves(self.control, self.facts.oid).await?;
         let uncopied = self.uncopied().await?;
         let waited = waiting.iter().flat_map(|one| partitions_of(one.span, shape.partition_by));
-        let partitions: BTreeSet<Partition> = lake.into_keys().chain(with_rows.iter().copied()).chain(waited).collect();
+        let partitions = lake.keys().chain(with_rows).copied().chain(waited);
+        let partitions: BTreeSet<Partition> = partitions.collect();
+        // Where the lake has nothing, there is nothing to lose.
         let has_place = |partition: Partition, span: Span| {
-            with_rows.contains(&partition)
-                || waiting.iter().any(|one| one.span.overlaps(span))
-                || self.facts.partitioning.is_none()
-                || leaves.iter().any(|leaf| self.is_for(leaf, span))
+            !lake.contains_key(&partition) || has_place(self.facts, &leaves, waiting, span)
         };
         let day = |partition: Partition| {
             let span = days_of(partition)?;
@@ -103,14 +103,6 @@ impl Reconciler<'_> {
             })
         };
         Ok(partitions.into_iter().filter_map(day).collect())
-    }
-
-    /// Whether a leaf is there for some days, which a default partition is not.
-    fn is_for(&self, leaf: &Leaf, span: Span) -> bool {
-        let shape = &self.facts.shape;
-        let column_type = shape.columns.get(shape.partition_column).map(|column| column.column_type);
-        let has_days = column_type.is_some_and(|column_type| leaf.bound.days(column_type, shape.time_zone).is_some());
-        has_days && may_hold(&leaf.bound, shape, span)
     }
 
     /// Compares both sides of a partition's days, without locks; keeps nothing.
@@ -163,6 +155,21 @@ impl Reconciler<'_> {
         }
         Err(ReconcileError::NotQuiet { table: self.facts.shape.table.clone() })
     }
+}
+
+/// Whether PostgreSQL has a place for every one of some days, attached or waiting in the archive. A default partition is none: what it has of
+/// a day may be a late row of one that is gone. A table that is not cut into ranges of its dates always has.
+pub fn has_place(facts: &TableFacts, leaves: &[Leaf], waiting: &[Candidate], span: Span) -> bool {
+    let shape = &facts.shape;
+    let Some(column) = shape.columns.get(shape.partition_column) else { return true };
+    let is_by_date = facts.partitioning.as_ref().is_some_and(|partitioning| {
+        partitioning.strategy == 'r' && partitioning.key.first() == Some(&Some(column.name.clone()))
+    });
+    let ranges: Vec<Range<NaiveDate>> =
+        leaves.iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone)).collect();
+    let waits = |day: &NaiveDate| waiting.iter().any(|one| one.span.lower <= *day && *day < one.span.upper);
+    let has = |day: NaiveDate| waits(&day) || ranges.iter().any(|range| range.contains(&day));
+    !is_by_date || span.lower.iter_days().take_while(|day| *day < span.upper).all(has)
 }
 
 /// Those of some days that were dropped, or had rows erased, by a receipt: the lake alone has them, and whoever copied them would empty
@@ -239,7 +246,9 @@ fn reason(HourDifference { hour, postgres, lake }: &HourDifference) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{ColumnType, SourceColumn, TableName};
     use crate::reconcile::digest::RowSum;
+    use crate::source::{LeafBound, Partitioning, ReplicaIdentity};
     use serde_json::json;
 
     fn hour(hour: &str, postgres: i64, lake: i64) -> HourDifference {
@@ -275,7 +284,7 @@ mod tests {
     }
 
     fn day(text: &str) -> Span {
-        let lower: chrono::NaiveDate = text.parse().unwrap();
+        let lower: NaiveDate = text.parse().unwrap();
         Span { lower, upper: lower.succ_opt().unwrap() }
     }
 
@@ -307,6 +316,58 @@ mod tests {
         assert_eq!(of("2026-01-04", false), Standing::NoPlace, "the lake has it alone");
         let whole = standing(day("2026-01-02"), &receipts, &DaySet::whole(), PartitionBy::Day, true);
         assert_eq!(whole, dropped);
+    }
+
+    fn facts(strategy: char, key: &str) -> TableFacts {
+        let column = SourceColumn {
+            name: "created_at".to_owned(),
+            lake_name: "created_at".to_owned(),
+            type_oid: 1114,
+            type_modifier: -1,
+            column_type: ColumnType::Timestamp,
+            nullable: false,
+        };
+        let shape = TableShape {
+            table: TableName::new("public", "event"),
+            columns: vec![column],
+            partition_column: 0,
+            partition_by: PartitionBy::Day,
+            time_zone: chrono_tz::UTC,
+            key: vec![0],
+            identity: vec![0],
+            identity_is_ambiguous: false,
+        };
+        TableFacts {
+            oid: 1,
+            owner: "idp".to_owned(),
+            shape,
+            replica_identity: ReplicaIdentity::Default,
+            partitioning: Some(Partitioning { strategy, key: vec![Some(key.to_owned())] }),
+            row_security_enabled: false,
+            row_security_forced: false,
+        }
+    }
+
+    #[test]
+    fn a_default_partition_is_no_place_for_a_day() {
+        let leaf = |bound: &str| Leaf {
+            oid: 2,
+            table: TableName::new("public", "leaf"),
+            owner: "idp".to_owned(),
+            bound: LeafBound::parse(bound),
+            replica_identity: ReplicaIdentity::Default,
+            foreign: false,
+        };
+        let leaves = [leaf("DEFAULT"), leaf("FOR VALUES FROM ('2026-01-02 00:00:00') TO ('2026-01-03 00:00:00')")];
+        let waits = Candidate { oid: 3, table: TableName::new("archive", "event_p20260104"), span: day("2026-01-04") };
+        let waiting = [waits];
+        let by_date = facts('r', "created_at");
+        let places =
+            ["2026-01-02", "2026-01-03", "2026-01-04"].map(|text| has_place(&by_date, &leaves, &waiting, day(text)));
+        assert_eq!(places, [true, false, true]);
+        let month = days_of(PartitionBy::Month.partition_of(day("2026-01-02").lower)).unwrap();
+        assert!(!has_place(&by_date, &leaves, &waiting, month), "every day of it has to have one");
+        assert!(has_place(&facts('l', "tenant_id"), &leaves, &waiting, day("2026-01-03")));
     }
 
     #[test]

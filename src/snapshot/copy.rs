@@ -14,6 +14,7 @@ use crate::connect::{ControlConnection, Settings, control};
 use crate::lake::{StagedFile, TableWriter};
 use crate::ops::tasks::{StageFailure, Stages};
 use crate::source;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -67,7 +68,8 @@ pub struct Copied {
 /// Copies what the orders name, as the snapshot sees it; the answer is in their order. The snapshot is let go as soon as every session has
 /// it, and each session's own part of it when there is nothing left to read.
 ///
-/// Not cancel-safe: what was uploaded then is for the next process to remove. After an error nothing is left, as far as the store allows.
+/// Not cancel-safe: what was uploaded then is for the next process to remove; `given_up` ends it in order. After an error nothing is left, as
+/// far as the store allows.
 ///
 /// # Errors
 /// Transient ones mean that the whole batch is to be copied again, under another snapshot.
@@ -77,6 +79,7 @@ pub async fn copy(
     orders: Vec<Order>,
     limits: Limits,
     meter: &Meter,
+    given_up: impl Future<Output = ()> + Send,
 ) -> Result<Vec<Copied>, SnapshotError> {
     meter.enter(Phase::Copying);
     // A writer cannot be shared between threads, not even to be looked at.
@@ -105,7 +108,7 @@ pub async fn copy(
         ended: Mutex::new(Vec::new()),
     });
     let sessions = with_outlets(sessions, &writers);
-    let read = read(&watching, sessions, &shared).await;
+    let read = read(&watching, sessions, &shared, given_up).await;
     let harvests = std::mem::take(&mut *shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
     let outcome = match read {
         Ok(()) => judge(&watching, &survey.places, &orders).await,
@@ -164,6 +167,7 @@ async fn read(
     watching: &ControlConnection,
     sessions: Vec<(ControlConnection, Vec<Outlet>)>,
     shared: &Arc<Shared>,
+    given_up: impl Future<Output = ()> + Send,
 ) -> Result<(), SnapshotError> {
     let mut seats = Vec::with_capacity(sessions.len());
     let mut stages = Stages::default();
@@ -172,7 +176,7 @@ async fn read(
         seats.push(Arc::clone(&seat));
         stages.start("copy", Box::pin(Worker::new(Arc::clone(shared), session, seat, outlets).run()));
     }
-    let watched = watch(watching, &mut stages, &seats).await;
+    let watched = watch(watching, &mut stages, &seats, given_up).await;
     if watched.is_err() {
         shared.stop.store(true, Ordering::Release);
         let ending = async {
@@ -195,7 +199,9 @@ async fn watch(
     watching: &ControlConnection,
     stages: &mut Stages<SnapshotError>,
     seats: &[Arc<Seat>],
+    given_up: impl Future<Output = ()> + Send,
 ) -> Result<(), SnapshotError> {
+    let mut given_up = pin!(given_up);
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -206,6 +212,7 @@ async fn watch(
                 Some((_, Err(StageFailure::Failed(error)))) => return Err(error),
                 Some((_, Err(StageFailure::Panicked { .. }))) => return Err(SnapshotError::Panicked),
             },
+            () = &mut given_up => return Err(SnapshotError::GivenUp),
             // Whoever cannot be seen waiting would wait for the rest of the copy.
             _ = looks.tick() => give_way(watching.client(), seats).await?,
         }

@@ -113,6 +113,23 @@ pub enum SnapshotError {
         /// The day.
         partition: Partition,
     },
+    /// Whoever asked for it does not want it any more.
+    #[error(
+        "the copy was given up, because its days are to be copied anew or a table's columns have changed; they are copied again"
+    )]
+    GivenUp,
+    /// A table of the archive may hold rows of the days, and is taken for nobody's partition.
+    #[error(
+        "{partition} may hold days of {table} that are to be copied, but {reason}; they stay marked until it is settled"
+    )]
+    LeftAlone {
+        /// The table.
+        table: TableName,
+        /// What waits in the archive.
+        partition: TableName,
+        /// Why it is left alone.
+        reason: String,
+    },
     /// A task of the copy panicked.
     #[error("a session that copies stopped with a panic; report this as a defect of lakebed, and start it again")]
     Panicked,
@@ -129,6 +146,7 @@ impl Classify for SnapshotError {
             | Self::NoFreeSender { .. }
             | Self::Rewritten { .. }
             | Self::Locked { .. }
+            | Self::GivenUp
             | Self::NotEnded { .. } => RetryClass::Transient,
             Self::Row { .. }
             | Self::Decode { .. }
@@ -136,6 +154,7 @@ impl Classify for SnapshotError {
             | Self::RowSecurity { .. }
             | Self::Undatable { .. }
             | Self::Stray { .. }
+            | Self::LeftAlone { .. }
             | Self::Panicked => RetryClass::Definite,
         }
     }

@@ -36,6 +36,13 @@ pub(crate) fn every() -> Vec<Case<SnapshotError>> {
         Transient ["partition of public.event", "more than 120 s", "copied again"] Locked { table: table(), seconds: 120 };
         Transient ["public.event", "copied again"] NotEnded { table: table() };
         Definite ["public.event", "2026-01-02", "report this"] Stray { table: table(), partition };
+        Definite ["archive.event_p20260102", "public.event", "its columns differ", "stay marked until it is settled"]
+            LeftAlone {
+                table: table(),
+                partition: TableName::new("archive", "event_p20260102"),
+                reason: "its columns differ".to_owned(),
+            };
+        Transient ["given up", "they are copied again"] GivenUp;
         Definite ["panic", "report this"] Panicked;
     })
 }

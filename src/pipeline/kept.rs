@@ -1,0 +1,69 @@
+//! Days that are marked and must not be copied all the same: the lake has rows of them, and PostgreSQL has no place for them any more.
+//!
+//! A mark may be old when it is served. A day may have been dropped by its receipt since, or its table may be gone without one, or be
+//! kept out of the archive's days because its columns are others now. A copy would find nothing, or a few late rows, and put that in
+//! the place of everything that the lake has.
+
+use super::PipelineError;
+use crate::base::{DaySet, Partition};
+use crate::lake::{LakeLocation, PartitionReader};
+use crate::reconcile::{self, Candidates, ReconcileError};
+use crate::snapshot::SnapshotError;
+use crate::source::{self, TableFacts};
+use std::collections::BTreeSet;
+use tokio_postgres::Client;
+
+/// Where both sides of a table are.
+pub(super) struct Sides<'a> {
+    pub(super) client: &'a Client,
+    pub(super) archive: &'a str,
+    pub(super) location: &'a LakeLocation,
+    /// The table's folder there.
+    pub(super) path: &'a str,
+}
+
+impl Sides<'_> {
+    /// Those of some marked days that the lake has to keep as they are.
+    ///
+    /// # Errors
+    /// [`SnapshotError::LeftAlone`] where a table of the archive may hold rows of these days and is not taken for their partition; as
+    /// any statement; what the store says.
+    pub(super) async fn kept(
+        &self,
+        facts: &TableFacts,
+        found: &Candidates,
+        days: &DaySet,
+    ) -> Result<DaySet, PipelineError> {
+        let by = facts.shape.partition_by;
+        let partitions = |span| reconcile::partitions_of(span, by).into_iter();
+        let of_days =
+            |left: &&reconcile::LeftAlone| left.span.is_some_and(|span| partitions(span).any(|day| days.contains(day)));
+        if let Some(left) = found.left_alone.iter().find(of_days) {
+            let (table, partition) = (facts.shape.table.clone(), left.table.clone());
+            return Err(SnapshotError::LeftAlone { table, partition, reason: left.reason.clone() }.into());
+        }
+        let reader = PartitionReader::open(self.location, self.path).await?;
+        let files = reader.partitions().await?;
+        let held: BTreeSet<Partition> = files.into_keys().filter(|day| days.contains(*day)).collect();
+        if held.is_empty() {
+            return Ok(DaySet::default());
+        }
+        let dropped = self.dropped(facts, days).await?;
+        let leaves = source::leaves(self.client, facts.oid).await?;
+        let has_place = |day: Partition| {
+            let span = reconcile::days_of(day);
+            span.is_some_and(|span| reconcile::has_place(facts, &leaves, &found.candidates, span))
+        };
+        Ok(held.into_iter().filter(|day| dropped.contains(day) || !has_place(*day)).collect())
+    }
+
+    /// Those that a receipt says PostgreSQL has dropped.
+    async fn dropped(&self, facts: &TableFacts, days: &DaySet) -> Result<BTreeSet<Partition>, ReconcileError> {
+        match reconcile::dropped_of(self.client, self.archive, &facts.shape, days).await {
+            Ok(dropped) => Ok(dropped),
+            // `init` has not made the archive's tables yet, so nothing was ever dropped by receipt.
+            Err(error) if error.is_undefined_object() => Ok(BTreeSet::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
