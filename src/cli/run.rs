@@ -35,7 +35,8 @@ pub(super) async fn run(args: &RunArgs, pipeline: &Pipeline) -> anyhow::Result<E
     let meter = Arc::new(Meter::default());
     let mut copy = CopyLog::default();
     let look = || copy.look(&meter.figures());
-    let followed = follow(pipeline, until, (&stop, &meter), (COPY_SAID_EVERY, look), archive).await?;
+    let following = follow(pipeline, until, (&stop, &meter), (COPY_SAID_EVERY, look), archive);
+    let followed = Box::pin(following).await?;
     let totals = followed.totals;
     tracing::info!(rows = totals.rows, flushes = totals.flushes, "done");
     Ok(Exit::Done)
