@@ -24,7 +24,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
 /// The wait after the first failure, and the longest one.
@@ -97,15 +97,12 @@ impl Copier {
             if wanted.iter().all(DaySet::is_empty) {
                 match self.put_aside.reason.take() {
                     Some(reason) if self.until == Until::Copied => return Err(reason),
-                    _ => sleep(LONGEST_WAIT).await,
+                    _ => self.wait_for_news(LONGEST_WAIT).await,
                 }
                 continue;
             }
             match Box::pin(self.batch(&wanted)).await {
-                Ok(()) => {
-                    self.one_group = false;
-                    backoff.reset();
-                }
+                Ok(()) => backoff.reset(),
                 Err(error) if error.retry_class() == RetryClass::Definite => {
                     self.order(CopyOrder::GiveUp).await;
                     self.narrow_down(error);
@@ -136,6 +133,12 @@ impl Copier {
         self.put_aside.reason.get_or_insert(error);
     }
 
+    /// Until other days are marked than those that are known, or for so long.
+    async fn wait_for_news(&mut self, at_most: Duration) {
+        // A stage that has gone says why itself.
+        let _ = timeout(at_most, self.marked.changed()).await;
+    }
+
     /// Nothing is left to do here; the others end when `follow` has done what it is asked for.
     async fn leave(&self, leave: Leave) -> Result<(), PipelineError> {
         self.order(CopyOrder::Leave(leave)).await;
@@ -154,6 +157,8 @@ impl Copier {
         let started = Instant::now();
         let Some(orders) = self.next_orders(marked).await? else { return self.leave(Leave::Again).await };
         if orders.is_empty() {
+            // What was ordered, or learned, comes back as other marks.
+            self.wait_for_news(FIRST_WAIT).await;
             return Ok(());
         }
         let days: Vec<(usize, DaySet)> = orders.iter().map(|(table, order)| (*table, order.days.clone())).collect();
