@@ -59,6 +59,7 @@ mod transaction;
 
 pub use archive::{Archive, Round, TableArchive};
 pub use archivist::keep_archive;
+pub use copier::archived_of;
 pub use ends::table_rules;
 pub use error::PipelineError;
 pub use lineage::{Descent, Lineage, LineageError, Recorded, TableMark, judge};

@@ -39,6 +39,11 @@ impl DaySet {
         self.days.iter().copied()
     }
 
+    /// How many, where somebody counts what is done: a table as a whole is one.
+    pub fn count(&self) -> u64 {
+        if self.whole { 1 } else { self.days.len() as u64 }
+    }
+
     /// Means one more day.
     pub fn insert(&mut self, day: Partition) {
         self.days.insert(day);

@@ -124,7 +124,7 @@ async fn followed(pipeline: &Pipeline, repair: &mut Repair<'_>) -> anyhow::Resul
 /// Somebody was faster, as `run` may be that is just starting: he follows, and copies.
 fn is_followed_by_another(ended: &anyhow::Result<Followed>) -> bool {
     let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<PipelineError>());
-    matches!(error, Some(PipelineError::SlotHeld { .. }))
+    error.is_some_and(PipelineError::is_another_consumer)
 }
 
 struct Repair<'a> {

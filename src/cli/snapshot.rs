@@ -108,8 +108,7 @@ impl Left {
 
     /// A table that is copied whole counts as one.
     pub(super) fn days(&self) -> u64 {
-        let days = |days: &DaySet| if days.is_whole() { 1 } else { days.days().count() };
-        self.tables.iter().map(|(_, of)| u64::try_from(days(of)).unwrap_or(u64::MAX)).sum()
+        self.tables.iter().map(|(_, days)| days.count()).sum()
     }
 
     /// `public.a 2026-01-02 to 2026-01-05 (4); public.b all`.
@@ -183,7 +182,7 @@ async fn copied(
             Ok(Followed { signalled: true, .. }) => return Ok(End::Signalled),
             Ok(_) => return Ok(End::Copied(totals(&Shown::of(&meter.figures()), progress))),
             // Somebody was faster.
-            Err(error) if matches!(error.downcast_ref(), Some(PipelineError::SlotHeld { .. })) => {}
+            Err(error) if error.downcast_ref().is_some_and(PipelineError::is_another_consumer) => {}
             Err(error) => return Err(error),
         }
     }

@@ -46,13 +46,19 @@ impl Log {
     /// The state at the newest version, or None where there is no table. On a local disk it is durable when this returns, whoever
     /// wrote it.
     pub(super) async fn read(&self) -> Result<Option<LogState>, LakeError> {
+        let state = self.look().await?;
+        self.settle().await?;
+        Ok(state)
+    }
+
+    /// [`Self::read`] for who builds nothing on it: a power failure may take what was seen.
+    pub(super) async fn look(&self) -> Result<Option<LogState>, LakeError> {
         let state = match self.fold().await {
             // Somebody may have cleaned the log up between the listing and the reading. The checkpoint that stands for what is gone was
             // there before it went, so a second look finds that.
             Err(error) if may_be_expired(&error) => self.fold().await?,
             read => read?,
         };
-        self.settle().await?;
         Ok(state)
     }
 

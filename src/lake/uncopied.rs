@@ -66,7 +66,7 @@ pub(super) fn unmarks(feed: &str, marked: &DaySet, copied: &DaySet) -> Vec<(Stri
 /// A log that cannot be read; what the store says.
 pub async fn uncopied(location: &LakeLocation, path: &str, slot: &str, table: &TableName) -> Result<DaySet, LakeError> {
     let place = Place::unchecked(location, path, &anybodys(slot, table))?;
-    let Some(state) = place.log.read().await? else { return Ok(DaySet::default()) };
+    let Some(state) = place.log.look().await? else { return Ok(DaySet::default()) };
     let feed = feed_of(&state.transactions, slot, table);
     Ok(feed.map_or_else(DaySet::default, |feed| marked_days(feed, &state.transactions)))
 }

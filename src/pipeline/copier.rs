@@ -175,7 +175,7 @@ impl Copier {
             return Err(SnapshotError::GivenUp.into());
         }
         for (table, days) in &days {
-            self.meter.landed(days_in(days));
+            self.meter.landed(days.count());
             // One that is marked again later counts again.
             self.expected.entry(*table).or_default().subtract(days);
         }
@@ -238,7 +238,7 @@ impl Copier {
             days.subtract(&kept);
             self.order(CopyOrder::Keep { table, days: kept }).await;
         }
-        let source = SourceTable { facts, archived: found.candidates.iter().map(archived).collect() };
+        let source = SourceTable { facts, archived: archived_of(&found.candidates) };
         let groups = snapshot::waiting(client, table, &source, &days).await?;
         Ok((source, groups))
     }
@@ -272,7 +272,7 @@ impl Copier {
             let mut news = days.clone();
             news.subtract(expected);
             if !news.is_empty() && !expected.is_whole() {
-                self.meter.expect(days_in(&news), *bytes);
+                self.meter.expect(news.count(), *bytes);
                 expected.extend(&news);
             }
         }
@@ -334,7 +334,7 @@ impl Copier {
             if !kept.is_empty() || facts.oid != table.facts.oid || facts.shape != table.facts.shape {
                 return Err(SnapshotError::Rewritten { table: facts.shape.table }.into());
             }
-            table.archived = found.candidates.iter().map(archived).collect();
+            table.archived = archived_of(&found.candidates);
         }
         Ok(())
     }
@@ -367,13 +367,10 @@ impl PutAside {
     }
 }
 
-/// As the meter counts them.
-fn days_in(days: &DaySet) -> u64 {
-    if days.is_whole() { 1 } else { days.days().count() as u64 }
-}
-
-fn archived(candidate: &Candidate) -> Archived {
-    Archived { oid: candidate.oid, lower: candidate.span.lower, upper: candidate.span.upper }
+/// The detached partitions of a table, as a copy looks for rows in them.
+pub fn archived_of(candidates: &[Candidate]) -> Vec<Archived> {
+    let archived = |one: &Candidate| Archived { oid: one.oid, lower: one.span.lower, upper: one.span.upper };
+    candidates.iter().map(archived).collect()
 }
 
 fn shown(pipeline: &Pipeline, batch: &[(usize, DaySet)]) -> String {

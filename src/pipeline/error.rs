@@ -100,6 +100,11 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Whether somebody else uses the slot, as it was seen at the start or heard from the server.
+    pub fn is_another_consumer(&self) -> bool {
+        matches!(self, Self::SlotHeld { .. } | Self::Wal(WalError::SlotInUse { .. }))
+    }
+
     /// Whether what the server sent is the reason, and not the connection or the lake: everything before it is sound then.
     pub(super) fn is_about_the_streams_content(&self) -> bool {
         match self {

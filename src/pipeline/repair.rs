@@ -1,12 +1,12 @@
 //! The repair of days: which of a table's days are not in the lake as PostgreSQL has them, and the marks by which whoever follows copies
 //! them again. Nothing is copied here.
 
-use super::{Archive, PipelineError};
+use super::{Archive, PipelineError, archived_of};
 use crate::base::{DaySet, Partition, TableName};
 use crate::config::TableSection;
 use crate::lake::{self, Patience};
 use crate::reconcile::{Candidate, DayToBalance, DayVerdict, Reconciler, Span, Standing};
-use crate::snapshot::{self, Archived, SnapshotError, SourceTable};
+use crate::snapshot::{self, SnapshotError, SourceTable};
 use crate::source::{self, SourceError, TableFacts};
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
@@ -141,9 +141,7 @@ async fn days_with_rows(
     facts: &TableFacts,
     waiting: &[Candidate],
 ) -> Result<BTreeSet<Partition>, PipelineError> {
-    let archived =
-        waiting.iter().map(|one| Archived { oid: one.oid, lower: one.span.lower, upper: one.span.upper }).collect();
-    let table = SourceTable { facts: facts.clone(), archived };
+    let table = SourceTable { facts: facts.clone(), archived: archived_of(waiting) };
     source::begin_now(client).await?;
     let days: Result<_, SnapshotError> = snapshot::days_with_rows(client, &table).await;
     let ended: Result<(), SourceError> = source::end_reading(client).await;

@@ -184,7 +184,6 @@ impl Reconciler<'_> {
         let (location, path) = self.lake;
         let reader = PartitionReader::open(location, path).await?;
         self.moves().await?;
-        self.is_copied(span).await?;
         let subject = self.subject(span, waiting);
         let verdict = self.judge(&reader, &subject, ledger).await?;
         if verdict.reasons.is_empty() || !explain {

@@ -2,23 +2,12 @@
 
 use super::SourceError;
 use super::quote_identifier;
-use super::read::{execute, field, read, read_one};
+use super::read::{execute, field, read, read_one, unhurried};
 use serde_json::Value;
 use tokio_postgres::{Client, Row};
 
 /// How long the freeze waits for whoever uses the table: whoever queues behind us waits as long.
 const LOCK_TIMEOUT: &str = "2s";
-
-/// Nothing in these transactions runs into a timeout of its own; and where the server can tell, a statement whose client has died ends at
-/// once instead of holding its locks to its end (14 and later, not on every platform).
-const UNHURRIED: &str = "DO $lakebed$ BEGIN
-        PERFORM pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name IN
-            ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');
-        BEGIN
-            PERFORM pg_catalog.set_config('client_connection_check_interval', '2s', true);
-        EXCEPTION WHEN invalid_parameter_value THEN NULL;
-        END;
-    END $lakebed$";
 
 /// Begins the transaction in which a detached table is counted and dropped, READ COMMITTED, and locks the table against every writer.
 /// No statement in it runs into a timeout of its own, and none before this one has taken a snapshot.
@@ -28,7 +17,8 @@ const UNHURRIED: &str = "DO $lakebed$ BEGIN
 /// pipeline's login.
 pub async fn freeze(client: &Client, archive: &str, relation: u32, root: u32) -> Result<(), SourceError> {
     let doing = "freezing a detached table";
-    let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {UNHURRIED}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
+    let begin =
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", unhurried(true));
     execute(client, doing, &begin).await?;
     let sql = format!("SELECT {}.lakebed_freeze($1::oid, $2::oid)", quote_identifier(archive));
     read(client, doing, &sql, &[&relation, &root]).await.map(|_| ())
@@ -130,7 +120,7 @@ pub async fn hidden_by_policies(client: &Client, relations: &[u32]) -> Result<Ve
 pub async fn begin_counting(client: &Client, frozen: bool, pins: &str) -> Result<(), SourceError> {
     let begin = match frozen {
         true => "SAVEPOINT counting".to_owned(),
-        false => format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {UNHURRIED}"),
+        false => format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {}", unhurried(true)),
     };
     execute(client, "beginning to count", &format!("{begin}; {pins}")).await
 }

@@ -3,7 +3,7 @@
 //! A lock that a copy holds is one that partman's DETACH waits for while it holds the root's, and then every insert waits. So whatever
 //! reads a table stands in a part of the transaction that is rolled back afterwards, which gives its locks back.
 
-use super::read::{execute, field, read};
+use super::read::{execute, field, read, unhurried};
 use super::{SourceError, quote_literal};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyOutStream, Row, SimpleQueryMessage};
@@ -17,16 +17,6 @@ const PINS: &str = "SET search_path = ''; SET DateStyle = 'ISO'; SET IntervalSty
                     SET standard_conforming_strings = on; SET row_security = off; SET jit = off; \
                     SET max_parallel_workers_per_gather = 0";
 
-/// No timeout of the server ends a copy, and where it can tell, a statement whose client has died ends at once.
-const UNHURRIED: &str = "DO $lakebed$ BEGIN
-        PERFORM pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN
-            ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');
-        BEGIN
-            PERFORM pg_catalog.set_config('client_connection_check_interval', '2s', false);
-        EXCEPTION WHEN invalid_parameter_value THEN NULL;
-        END;
-    END $lakebed$";
-
 /// Prepares a session for copying, before it begins a transaction.
 ///
 /// # Errors
@@ -34,7 +24,7 @@ const UNHURRIED: &str = "DO $lakebed$ BEGIN
 pub async fn prepare_copying(client: &Client) -> Result<(), SourceError> {
     let doing = "preparing a session that copies";
     execute(client, doing, &format!("{PINS}; SET lock_timeout = '{LOCK_TIMEOUT}'")).await?;
-    execute(client, doing, UNHURRIED).await?;
+    execute(client, doing, &unhurried(false)).await?;
     // As in the stream: bytes that nobody checked are refused here, with the row's key.
     let encoding = read(client, doing, "SHOW server_encoding", &[]).await?;
     if encoding.first().is_some_and(|row| field::<String>(row, "server_encoding").is_ok_and(|name| name == "SQL_ASCII"))

@@ -17,6 +17,21 @@ pub async fn prepare_session(client: &Client) -> Result<(), SourceError> {
     execute(client, "preparing the session", PINS).await
 }
 
+/// No timeout of the server's ends what follows in a session, or, where `local`, in its transaction; and where the server can tell, a
+/// statement whose client has died ends at once instead of holding its locks to its end (14 and later, not on every platform).
+pub(super) fn unhurried(local: bool) -> String {
+    format!(
+        "DO $lakebed$ BEGIN
+            PERFORM pg_catalog.set_config(name, '0', {local}) FROM pg_catalog.pg_settings WHERE name IN
+                ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');
+            BEGIN
+                PERFORM pg_catalog.set_config('client_connection_check_interval', '2s', {local});
+            EXCEPTION WHEN invalid_parameter_value THEN NULL;
+            END;
+        END $lakebed$"
+    )
+}
+
 pub(super) async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), SourceError> {
     client.batch_execute(sql).await.map_err(|error| SourceError::from_driver(doing, error))
 }

@@ -4,8 +4,9 @@
 use super::note;
 use crate::base::{DaySet, TableName};
 use crate::connect::{self, Settings};
+use crate::pipeline::archived_of;
 use crate::reconcile;
-use crate::snapshot::{self, Archived, SourceTable};
+use crate::snapshot::{self, SourceTable};
 use crate::source::{self, TableFacts};
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -70,9 +71,8 @@ async fn list(client: &Client, archive: &str, tables: &[&TableFacts]) -> anyhow:
         for left in found.left_alone.iter().filter(|left| left.is_partition) {
             note(&format!("{} is not copied: {}", left.table, left.reason));
         }
-        let archived =
-            found.candidates.iter().map(|one| Archived { oid: one.oid, lower: one.span.lower, upper: one.span.upper });
-        let source_table = SourceTable { facts: (*facts).clone(), archived: archived.collect() };
+        let archived = archived_of(&found.candidates);
+        let source_table = SourceTable { facts: (*facts).clone(), archived };
         let days = snapshot::days_with_rows(client, &source_table).await.with_context(|| format!("listing {table}"))?;
         let days = if !days.is_empty() && !facts.shape.changes_name_their_day() {
             DaySet::whole()
