@@ -19,7 +19,7 @@ pub(crate) fn every() -> Vec<Case<SnapshotError>> {
             Connect(ConnectError::TlsRefused { endpoint: "db.example:5432".to_owned() });
         Definite ["\"replica\"", "set wal_level = logical"] Wal(WalError::WalLevel { found: "replica".to_owned() });
         Definite ["public.event", "make it permanent"] Source(SourceError::NotLogged { table: table() });
-        Definite ["file:///lake/event", "`lakebed init` creates it"]
+        Definite ["file:///lake/event", "`lakebed init --snapshot` creates it"]
             Lake(LakeError::Missing { location: "file:///lake/event".to_owned() });
         Definite ["public.event", "change the row, or name the column in text_columns"]
             Row { source: BufferError::NotBound { table: table() } };
