@@ -14,10 +14,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Findings that are read at the same time.
 /// Digits of a position in a finding's name.
 const POSITION_DIGITS: usize = 16;
 
+/// Findings that are read at the same time.
 const CONCURRENT_READS: usize = 16;
 
 /// Characters of a reason that are kept.
@@ -37,6 +37,9 @@ pub enum FindingKind {
     Gap,
     /// Rows from before a position lack the default of a column that was added there.
     Default,
+    /// Days that were to be copied again stay as they are, since PostgreSQL has no partition of them any more; changes from before a
+    /// position may have passed them by.
+    Kept,
 }
 
 impl FindingKind {
@@ -48,6 +51,7 @@ impl FindingKind {
             Self::Refused => "refused",
             Self::Gap => "gap",
             Self::Default => "default",
+            Self::Kept => "kept",
         }
     }
 }

@@ -63,9 +63,8 @@ pub(super) enum CopyOrder {
 pub(super) struct CopiedTable {
     pub(super) table: usize,
     pub(super) days: DaySet,
-    pub(super) files: Vec<StagedFile>,
-    /// Of the files.
-    pub(super) writers: Vec<TableWriter>,
+    /// Files, with the writer of each.
+    pub(super) written: Vec<(TableWriter, Vec<StagedFile>)>,
     pub(super) rows: u64,
 }
 
@@ -178,17 +177,16 @@ impl Follow {
                     self.in_progress.leave_out(ASIDE, below);
                 }
             }
-            CopyOrder::Finish { copied, marker } => {
-                if let Some(aside) = &mut self.aside {
-                    aside.finished = Some((copied, marker));
-                }
-            }
+            CopyOrder::Finish { copied, marker } => match &mut self.aside {
+                Some(aside) => aside.finished = Some((copied, marker)),
+                None => self.command(LandCommand::Abandon { copied }).await?,
+            },
             CopyOrder::GiveUp => self.give_up_copy("the copy failed").await?,
             CopyOrder::Keep { table, days } => {
                 if let Some(following) = self.tables.get_mut(table) {
                     following.days.marked.subtract(&days);
                 }
-                self.command(LandCommand::Unmark { table, days }).await?;
+                self.command(LandCommand::Keep { table, days, at: self.progress.sent_to }).await?;
             }
             CopyOrder::Leave(leave) => return Ok(Some(leave)),
         }
@@ -218,6 +216,9 @@ impl Follow {
             if let Some(following) = self.tables.get_mut(*table) {
                 following.days.copying = DaySet::default();
             }
+        }
+        if let Some((copied, _)) = aside.finished {
+            self.command(LandCommand::Abandon { copied }).await?;
         }
         match self.in_progress.take(ASIDE) {
             Some(streamed) if streamed.handed_on => self.command(LandCommand::Forget { xid: ASIDE }).await,

@@ -265,8 +265,7 @@ impl Server {
         let Some((_, rows)) = copy.snapshot else { return };
         let count = rows.len() as u64;
         let was_given_up = self.follow.aside.is_none();
-        let (files, writers) = (Vec::new(), Vec::new());
-        let copied = CopiedTable { table: 0, days: copy.days, files, writers, rows: count };
+        let copied = CopiedTable { table: 0, days: copy.days, written: Vec::new(), rows: count };
         let marker = format!("{COPY_MARKER}{}", self.lsn);
         let order = CopyOrder::Finish { copied: vec![copied], marker: marker.clone() };
         assert!(self.orders.try_send(order).is_ok());
@@ -310,7 +309,7 @@ impl Lake {
             LandCommand::CopyLanded { landed } => drop(landed.send(())),
             LandCommand::Mark { days, .. } => self.marked.extend(&days),
             LandCommand::Commit { at } => self.commit(at),
-            LandCommand::Idle { .. } | LandCommand::NoteSource { .. } => {}
+            LandCommand::Idle { .. } | LandCommand::NoteSource { .. } | LandCommand::Abandon { .. } => {}
             _ => panic!("a command that this test does not ask for"),
         }
     }

@@ -5,7 +5,7 @@ use super::inflow::Inflow;
 use super::landing::Landing;
 use crate::base::{Lsn, TableShape};
 use crate::buffer::{ChangeBatch, change_batch};
-use crate::lake::{Finding, FindingKind, LakeError, LakeLocation, SourceRelation, record_finding};
+use crate::lake::{FindingKind, LakeError, LakeLocation, SourceRelation};
 use deltalake::arrow::array::{Array, AsArray, BinaryArray};
 use deltalake::arrow::datatypes::{FieldRef, Schema};
 use deltalake::arrow::record_batch::RecordBatch;
@@ -151,15 +151,8 @@ impl Landing {
              from before {at} have NULL there; copy their days again where that matters"
         );
         tracing::warn!(table, lsn = %at, reason, "rows of the lake lack a default");
-        let finding = Finding {
-            kind: FindingKind::Default,
-            table: Some(table),
-            lsn: at,
-            reason,
-            recorded_at: chrono::Utc::now(),
-            recorded_by: format!("lakebed {}", env!("CARGO_PKG_VERSION")),
-        };
-        Ok(record_finding(location, slot, &finding, &self.patience).await?)
+        let patience = self.patience.clone();
+        self.note((FindingKind::Default, at), reason, (location, slot), &patience).await
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::PipelineError;
 use super::aside::{ASIDE, CopiedTable};
-use super::inflow::{Inflow, discard};
+use super::inflow::{Inflow, abandon};
 use super::landing::Landing;
-use crate::base::{DaySet, TableShape, XidSet};
-use crate::lake::{Segment, TableWriter};
+use crate::base::{DaySet, Lsn, TableShape, XidSet};
+use crate::lake::{FindingKind, LakeLocation, Segment, StagedFile, TableWriter};
 
 impl Landing {
     /// The days that are still to be copied; none of a table that stands still.
@@ -33,12 +33,23 @@ impl Landing {
         self.or_at_the_commit(marked).map(|_| ())
     }
 
-    /// Days are not to be copied any more.
-    pub(super) async fn unmark(&mut self, days: &DaySet) -> Result<(), PipelineError> {
+    /// Days are not to be copied after all, because PostgreSQL has no partition of them any more. What passed them by meanwhile is nowhere
+    /// else, so somebody has to learn of it.
+    pub(super) async fn keep_days(
+        &mut self,
+        days: &DaySet,
+        at: Lsn,
+        lake: (&LakeLocation, &str),
+    ) -> Result<(), PipelineError> {
         if self.takes_no_rows() {
             return Ok(());
         }
         let patience = self.patience.clone();
+        let reason = format!(
+            "{days} was to be copied again, and PostgreSQL has no partition for it any more: the lake keeps what it has; changes of it \
+             that were committed before {at}, after it was marked, are not in the lake"
+        );
+        self.note((FindingKind::Kept, at), reason, lake, &patience).await?;
         let unmarked = self.table.unmark(days, &patience).await;
         self.or_at_the_commit(unmarked).map(|_| ())
     }
@@ -60,21 +71,33 @@ impl Landing {
     /// Copied days and what was kept aside meanwhile, without what is in the copy already, are what the next commit takes.
     pub(super) async fn copied(&mut self, copied: CopiedTable, below: &XidSet) -> Result<(), PipelineError> {
         let mut aside = self.in_progress.remove(&ASIDE).unwrap_or_else(|| self.whole.another());
-        let CopiedTable { days, mut files, writers, .. } = copied;
         if self.takes_no_rows() {
             aside.discard().await;
-            for writer in writers {
-                discard(writer).await;
-            }
+            copied.abandon().await;
             return Ok(());
         }
         let finished = aside.writer.finish_without(below).await;
-        let Some(kept) = self.or_at_the_commit(finished)? else { return Ok(()) };
-        files.extend(kept);
+        let Some(kept) = self.or_at_the_commit(finished)? else {
+            aside.discard().await;
+            copied.abandon().await;
+            return Ok(());
+        };
+        let CopiedTable { days, written, .. } = copied;
+        let (writers, files): (Vec<TableWriter>, Vec<Vec<StagedFile>>) = written.into_iter().unzip();
+        let files = files.into_iter().flatten().chain(kept).collect();
         let Inflow { writer, changes, .. } = aside;
         let (table, aborted) = (self.table_name().clone(), below.clone());
         self.lands_with(Segment { table, files, changes, aborted, commit: None, replaces: days });
         self.finishes(writers.into_iter().chain([writer]));
         Ok(())
+    }
+}
+
+impl CopiedTable {
+    /// Nothing of it will be committed: its files are removed, as far as the store allows.
+    pub(super) async fn abandon(self) {
+        for (writer, files) in self.written {
+            abandon(writer, files).await;
+        }
     }
 }

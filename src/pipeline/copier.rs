@@ -296,7 +296,7 @@ impl Copier {
         landed: &mut oneshot::Receiver<()>,
     ) -> Result<(u64, u64), PipelineError> {
         self.meter.enter(Phase::WaitingForSnapshot);
-        let exported = Exported::take(&self.settings).await?;
+        let exported = Exported::take(&self.settings, &self.pipeline.source.slot).await?;
         let floor: Lsn = exported.floor();
         self.order(CopyOrder::Floor(floor)).await;
         let limits = Limits {
@@ -312,8 +312,8 @@ impl Copier {
         let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter, given_up).await?;
         let read = copied.iter().fold((0, 0), |(rows, bytes), copied| (rows + copied.rows, bytes + copied.bytes));
         let copied = tables.into_iter().zip(days).zip(copied).map(|((table, days), copied)| {
-            let Copied { files, writers, rows, .. } = copied;
-            CopiedTable { table, days, files, writers, rows }
+            let Copied { written, rows, .. } = copied;
+            CopiedTable { table, days, written, rows }
         });
         let marker = format!("{COPY_MARKER}{}", uuid::Uuid::new_v4());
         self.order(CopyOrder::Finish { copied: copied.collect(), marker: marker.clone() }).await;

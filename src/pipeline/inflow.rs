@@ -1,6 +1,6 @@
 //! What flows into one table and is not committed yet: rows on their way into files, and changes of rows.
 
-use crate::lake::{ChangeSpool, LakeError, TableWriter};
+use crate::lake::{ChangeSpool, LakeError, StagedFile, TableWriter};
 use std::time::Duration;
 
 /// How long removing the files of a transaction may take; what is left is found at a later start.
@@ -56,9 +56,19 @@ impl Inflow {
     }
 }
 
-/// An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
+/// A writer that goes without a commit since its last one.
 pub(super) async fn discard(writer: TableWriter) {
-    match tokio::time::timeout(DISCARD_PATIENCE, writer.discard()).await {
+    removed(writer.discard()).await;
+}
+
+/// A writer none of whose files will be committed, neither those that it has handed out.
+pub(super) async fn abandon(writer: TableWriter, handed_out: Vec<StagedFile>) {
+    removed(writer.abandon(handed_out)).await;
+}
+
+/// An attempt: what it cannot remove is a file that no commit names, and no reason to fail.
+async fn removed(removing: impl Future<Output = Result<(), LakeError>>) {
+    match tokio::time::timeout(DISCARD_PATIENCE, removing).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::info!(%error, "files that no commit names are left to the next start"),
         Err(_) => tracing::info!("files that no commit names are left to the next start: removing them took too long"),

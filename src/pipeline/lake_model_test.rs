@@ -118,9 +118,10 @@ impl Lake {
             LandCommand::Park { .. } => panic!("nothing parks here"),
             LandCommand::Prepare { .. }
             | LandCommand::Copied { .. }
+            | LandCommand::Abandon { .. }
             | LandCommand::CopyLanded { .. }
             | LandCommand::Mark { .. }
-            | LandCommand::Unmark { .. } => panic!("nothing is copied here"),
+            | LandCommand::Keep { .. } => panic!("nothing is copied here"),
         }
     }
 

@@ -98,6 +98,11 @@ pub(super) enum LandCommand {
         /// What was kept aside and is in the copy already.
         below: XidSet,
     },
+    /// Nothing will come of a copy that was finished: its files are removed.
+    Abandon {
+        /// By table.
+        copied: Vec<CopiedTable>,
+    },
     /// The commits that a copy went into are made.
     CopyLanded {
         /// Who waits for it.
@@ -110,12 +115,14 @@ pub(super) enum LandCommand {
         /// The days.
         days: DaySet,
     },
-    /// Days of a table are not to be copied any more.
-    Unmark {
+    /// Days of a table are not to be copied any more: they stay as they are.
+    Keep {
         /// Index of the table.
         table: usize,
         /// The days.
         days: DaySet,
+        /// From here on their changes are taken again.
+        at: Lsn,
     },
     /// A transaction's end: make everything so far durable, then acknowledge it.
     Commit {
@@ -244,6 +251,11 @@ impl Land {
                     fail_points::reach("copy.before_landing");
                     self.landing(copied.table)?.copied(copied, &below).await?;
                 }
+                LandCommand::Abandon { copied } => {
+                    for copied in copied {
+                        copied.abandon().await;
+                    }
+                }
                 LandCommand::CopyLanded { landed } => {
                     fail_points::reach("copy.after_landing");
                     self.tell_marks();
@@ -253,8 +265,9 @@ impl Land {
                     self.landing(table)?.mark(&days).await?;
                     self.tell_marks();
                 }
-                LandCommand::Unmark { table, days } => {
-                    self.landing(table)?.unmark(&days).await?;
+                LandCommand::Keep { table, days, at } => {
+                    let (location, slot) = (self.location.clone(), self.slot.clone());
+                    self.landing(table)?.keep_days(&days, at, (&location, &slot)).await?;
                     self.tell_marks();
                 }
                 LandCommand::Commit { at } => self.commit(at).await?,

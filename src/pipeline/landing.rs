@@ -316,6 +316,20 @@ impl Landing {
         Ok(rows)
     }
 
+    /// Records a finding about the table, in the lake of this slot. The same one twice is one.
+    pub(super) async fn note(
+        &mut self,
+        (kind, lsn): (FindingKind, Lsn),
+        reason: String,
+        (location, slot): (&LakeLocation, &str),
+        patience: &Patience,
+    ) -> Result<(), PipelineError> {
+        let (table, recorded_at) = (Some(self.name()), chrono::Utc::now());
+        let recorded_by = format!("lakebed {}", env!("CARGO_PKG_VERSION"));
+        let finding = Finding { kind, table, lsn, reason, recorded_at, recorded_by };
+        Ok(record_finding(location, slot, &finding, patience).await?)
+    }
+
     /// The table stands still: its own log says since when, and why is a finding.
     pub(super) async fn park(
         &mut self,
@@ -330,15 +344,7 @@ impl Landing {
         }
         let since = since.max(self.table.recorded());
         // First, so that no table ever stands still without a reason that can be read; the same one twice is one.
-        let finding = Finding {
-            kind: FindingKind::Parked,
-            table: Some(self.name()),
-            lsn: since,
-            reason: reason.clone(),
-            recorded_at: chrono::Utc::now(),
-            recorded_by: format!("lakebed {}", env!("CARGO_PKG_VERSION")),
-        };
-        record_finding(location, slot, &finding, patience).await?;
+        self.note((FindingKind::Parked, since), reason.clone(), (location, slot), patience).await?;
         self.table.park(since, patience).await?;
         tracing::error!(table = %self.name, since_lsn = %since, reason, "the table stands still from here on (on_error = \"park\"); the others go on");
         // The files of these stay, with the sign that there are some, until the table is brought back.

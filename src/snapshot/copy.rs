@@ -55,10 +55,9 @@ pub struct Limits {
 
 /// One table's rows, in files that wait for a commit.
 pub struct Copied {
-    /// Of the order's days; none for a day without rows.
-    pub files: Vec<StagedFile>,
-    /// Those who wrote them, and the order's own. No file of theirs may be removed before it is known whether the commit came about.
-    pub writers: Vec<TableWriter>,
+    /// Files of the order's days, none for a day without rows, with the writer of each; and the order's own. No file of theirs may be
+    /// removed before it is known whether the commit came about.
+    pub written: Vec<(TableWriter, Vec<StagedFile>)>,
     /// Rows in the files.
     pub rows: u64,
     /// Bytes that were read for them, in COPY's form.
@@ -232,13 +231,11 @@ async fn judge(watching: &ControlConnection, places: &[Vec<Place>], orders: &[Wa
 }
 
 fn gather(writers: Vec<TableWriter>, harvests: Vec<Harvest>) -> Vec<Copied> {
-    let new = |writer| Copied { files: Vec::new(), writers: vec![writer], rows: 0, bytes: 0 };
+    let new = |writer| Copied { written: vec![(writer, Vec::new())], rows: 0, bytes: 0 };
     let mut copied: Vec<Copied> = writers.into_iter().map(new).collect();
     for Harvest { outlets, counts } in harvests {
         for ((outlet, Count { rows, bytes }), copied) in outlets.into_iter().zip(counts).zip(&mut copied) {
-            let (writer, files) = outlet.into_parts();
-            copied.files.extend(files);
-            copied.writers.extend(writer);
+            copied.written.extend(outlet.into_parts());
             copied.rows += rows;
             copied.bytes += bytes;
         }

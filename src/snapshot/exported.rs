@@ -6,6 +6,7 @@ use crate::connect::{ConnectError, Settings, control};
 use crate::ops::fail_points;
 use crate::source;
 use crate::wal::{ExportedSlot, NewSlot, ReplicationConnection, WalError};
+use sha2::{Digest, Sha256};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -28,15 +29,18 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Makes a temporary slot and keeps its snapshot. Waits for transactions that are running, for as long as they do. Not cancel-safe on
-    /// the server: a slot whose creation was given up half way goes with the last of those transactions.
+    /// Makes a temporary slot and keeps its snapshot, for the process that follows the slot `followed`. Waits for transactions that are
+    /// running, for as long as they do. Not cancel-safe on the server, which does not notice that nobody waits for the slot any more: it
+    /// goes with the last of those transactions, or when the slot's next follower takes a snapshot.
     ///
     /// # Errors
     /// [`SnapshotError::NoFreeSlot`] and [`SnapshotError::NoFreeSender`] pass; else as the replication connection.
-    pub async fn take(settings: &Settings) -> Result<Self, SnapshotError> {
+    pub async fn take(settings: &Settings, followed: &str) -> Result<Self, SnapshotError> {
         fail_points::reach("copy.before_snapshot");
+        let prefix = prefix_of(followed);
+        end_abandoned(settings, &prefix).await;
         let mut connection = ReplicationConnection::open(settings).await.map_err(full)?;
-        let name = format!("lakebed_copy_{}", Uuid::new_v4().simple());
+        let name = format!("{prefix}{}", Uuid::new_v4().simple());
         let slot = {
             let mut creation = pin!(connection.create_exporting_slot(&name, NewSlot::Temporary));
             tokio::select! {
@@ -62,6 +66,27 @@ impl Exported {
     /// For SET TRANSACTION SNAPSHOT ([`source::import_snapshot`]).
     pub fn name(&self) -> &str {
         &self.slot.snapshot_name
+    }
+}
+
+/// Which temporary slots are those of a slot's follower. At most 63 bytes are a slot's name, a UUID's 32 among them.
+fn prefix_of(followed: &str) -> String {
+    let digest = Sha256::digest(followed.as_bytes());
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("lakebed_copy_{digest}_")
+}
+
+/// Only one process follows a slot at a time: whatever temporary slots an earlier one has left behind keep WAL for nobody, and places of
+/// which there are few. An attempt, since they go by themselves in the end.
+async fn end_abandoned(settings: &Settings, prefix: &str) {
+    let ended = match control(settings).await {
+        Ok(session) => source::end_temporary_slots(session.client(), prefix).await.map_err(SnapshotError::from),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(0) => {}
+        Ok(ended) => tracing::info!(ended, "ended temporary slots that an earlier copy had left behind"),
+        Err(error) => tracing::debug!(%error, "temporary slots of earlier copies cannot be looked for"),
     }
 }
 
@@ -97,6 +122,13 @@ mod tests {
     use super::*;
     use crate::base::{Classify, RetryClass};
     use crate::connect::remedy_test::server_error;
+
+    #[test]
+    fn the_slots_of_followers_are_told_apart_and_their_names_fit() {
+        let (long, other) = (prefix_of(&"a".repeat(63)), prefix_of(&"a".repeat(62)));
+        assert_ne!(long, other);
+        assert_eq!(format!("{long}{}", Uuid::new_v4().simple()).len(), 62);
+    }
 
     #[test]
     fn a_full_server_passes() {

@@ -81,9 +81,9 @@ impl Outlet {
         Ok(())
     }
 
-    /// What was closed, and its writer; None where a write is under way.
-    pub(super) fn into_parts(self) -> (Option<TableWriter>, Vec<StagedFile>) {
-        (self.writer, self.files)
+    /// The writer, and what it closed; None where a write is under way.
+    pub(super) fn into_parts(self) -> Option<(TableWriter, Vec<StagedFile>)> {
+        self.writer.map(|writer| (writer, self.files))
     }
 
     /// Nothing of it will be committed: every file is removed, within limits.

@@ -224,6 +224,17 @@ pub async fn slot_waits_for(client: &Client, slot: &str) -> Result<Vec<i32>, Sou
     rows.iter().map(|row| field(row, "holder")).collect()
 }
 
+/// Ends the sessions that hold temporary slots whose names begin so, also those that still wait to be created; returns how many.
+///
+/// # Errors
+/// As any statement; SQLSTATE 42501 where one is another login's.
+pub async fn end_temporary_slots(client: &Client, prefix: &str) -> Result<usize, SourceError> {
+    const SQL: &str = "
+        SELECT pg_catalog.pg_terminate_backend(s.active_pid) FROM pg_catalog.pg_replication_slots s
+        WHERE s.temporary AND s.active_pid IS NOT NULL AND starts_with(s.slot_name::text, $1::text)";
+    Ok(read(client, "ending temporary slots that were left behind", SQL, &[&prefix]).await?.len())
+}
+
 async fn first_value(client: &Client, doing: &str, sql: &str) -> Result<Option<String>, SourceError> {
     let messages = client.simple_query(sql).await.map_err(|error| SourceError::from_driver(doing, error))?;
     let row = messages.into_iter().find_map(|message| match message {

@@ -113,3 +113,30 @@ async fn s2_a_leaf_is_detached_in_the_middle_of_a_slow_copy_within_a_few_seconds
     lane.run_until_caught_up().await.succeeded();
     old.assert_equal(&lane.folder).await;
 }
+
+/// Behind a long transaction no snapshot is to be had. The server does not notice that whoever waited for one was killed.
+#[tokio::test]
+async fn s2_what_a_killed_wait_for_a_snapshot_leaves_behind_is_ended_by_the_next_start() {
+    let old = Old::new(ServerKind::Debian15, AMOUNT).await;
+    let (lane, admin) = (old.lane("behind", SMALL_BATCHES), old.site.cluster.admin_url(DATABASE));
+    let arguments = with_admin(&["init", "--snapshot"], &admin);
+    let dying = RunningRun::start_verb_dying_at(&lane.file, &arguments, "copy.before_snapshot");
+    dying.finished(COPIED_WITHIN).await.killed();
+    super::let_go(&old.site, &lane.slot).await;
+    let long = old.site.cluster.connect(DATABASE).await.unwrap();
+    long.execute("BEGIN").await.unwrap();
+    long.query("SELECT pg_current_xact_id()").await.unwrap();
+    let verb = with_admin(&["snapshot"], &admin);
+    let waits = "SELECT count(*) = 1 FROM pg_replication_slots WHERE temporary AND cardinality(pg_blocking_pids(active_pid)) > 0";
+    let waiting = RunningRun::start_verb(&lane.file, &verb);
+    old.site.wait_for(waits).await;
+    waiting.signal("KILL").await;
+    waiting.finished(COPIED_WITHIN).await.killed();
+    super::let_go(&old.site, &lane.slot).await;
+    let first = old.site.value("SELECT slot_name FROM pg_replication_slots WHERE temporary").await;
+    let second = RunningRun::start_verb(&lane.file, &verb);
+    old.site.wait_for(&format!("{waits} AND slot_name <> '{first}'")).await;
+    long.execute("COMMIT").await.unwrap();
+    second.finished(COPIED_WITHIN).await.succeeded();
+    old.assert_equal(&lane.folder).await;
+}

@@ -46,6 +46,12 @@ async fn s3_a_day_that_postgresql_has_no_partition_of_keeps_what_the_lake_has() 
     let kept = site.lakebed(&["snapshot"]).await.allowing(&["has no partition for these days"]);
     assert!(kept.stderr.contains("the lake keeps what it has of them"), "{}", kept.stderr);
     kept.succeeded();
+    let status = site.lakebed(&["status", "--json"]).await;
+    let report: Value = serde_json::from_str(&status.stdout).unwrap_or_else(|_| panic!("{}", status.stderr));
+    let findings = report["findings"].as_array().unwrap();
+    let kept: Vec<&str> =
+        findings.iter().filter(|one| one["kind"] == "kept").filter_map(|one| one["reason"].as_str()).collect();
+    assert!(matches!(&kept[..], [reason] if reason.starts_with(&format!("{day} was to be copied"))), "{report}");
     assert_eq!(not_copied(&site.pipeline_file()).await, BTreeSet::new());
     assert_eq!(changed(&before, &files_of(site), 0), nothing);
 }
