@@ -106,7 +106,7 @@ async fn shapes_are_what_the_catalog_says() {
     let names: Vec<&str> = odd.shape.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(names, ["Id", "日付", "it's"]);
     assert_eq!((odd.replica_identity, odd.partitioning), (ReplicaIdentity::Full, None));
-    assert!(source::leaves(&client, odd.oid).await.unwrap().is_empty());
+    assert!(source::leaves(&client, odd.oid, &odd.shape).await.unwrap().is_empty());
     assert!(!source::holds_rows(&client, &odd.shape.table, &[]).await.unwrap());
 
     leaves_and_rows(&client, &facts).await;
@@ -161,7 +161,7 @@ async fn identities_are_what_the_leaves_say() {
 }
 
 async fn leaves_and_rows(client: &Client, facts: &TableFacts) {
-    let leaves = source::leaves(client, facts.oid).await.unwrap();
+    let leaves = source::leaves(client, facts.oid, &facts.shape).await.unwrap();
     let found: Vec<(&str, BoundAlignment)> = leaves
         .iter()
         .map(|leaf| {
@@ -340,7 +340,7 @@ async fn what_init_installs_is_enough_and_nothing_more() {
     for sql in allowed {
         pipeline.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
-    let leaves = source::leaves(&pipeline, event.oid).await.unwrap();
+    let leaves = source::leaves(&pipeline, event.oid, &event.shape).await.unwrap();
     assert!(!source::holds_rows(&pipeline, &event.shape.table, &leaves).await.unwrap());
     refused(&pipeline).await;
 }

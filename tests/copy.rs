@@ -3,10 +3,12 @@
 
 mod archived;
 mod kills;
+mod layouts;
 mod load;
 mod locks;
 mod lost_slot;
 mod months;
+mod obstacles;
 mod only_here;
 mod partman;
 mod plain;

@@ -20,6 +20,7 @@ mod repair;
 mod run;
 mod skip;
 mod snapshot;
+mod standstill;
 mod status;
 
 use crate::config::{ConfigError, Pipeline};

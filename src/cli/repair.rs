@@ -27,6 +27,7 @@ use self::report::{RepairReport, TableRepair};
 use super::following::{Followed, follow};
 use super::progress::{Progress, Shown};
 use super::snapshot::{Left, holder};
+use super::standstill::{STANDSTILL, Standstill};
 use super::{Exit, report as tell};
 use crate::base::TableName;
 use crate::config::{Pipeline, TableSection};
@@ -191,10 +192,15 @@ impl Repair<'_> {
     /// Whoever follows notices the marks by itself.
     async fn wait_until_copied(&self, meter: Option<&Arc<Meter>>) -> anyhow::Result<()> {
         let pipeline = self.archive.pipeline;
-        let mut most = 0;
+        let (mut most, mut standstill) = (0, Standstill::new());
         loop {
             let left = Left::look(pipeline, &self.archive.location).await?;
+            let left = left.of(|table| self.sections.iter().any(|section| section.name == *table));
             if left.is_empty() {
+                return Ok(());
+            }
+            if standstill.is_seen(&self.archive.settings, &pipeline.source.slot, &left.text()).await {
+                tell(&format!("lakebed: note: {STANDSTILL}: {}", left.text()));
                 return Ok(());
             }
             most = left.days().max(most);

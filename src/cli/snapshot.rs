@@ -8,6 +8,7 @@
 use super::following::{Followed, follow};
 use super::init::{self, InitArgs};
 use super::progress::{Progress, Shown, rate};
+use super::standstill::{STANDSTILL, Standstill};
 use super::{Exit, report};
 use crate::base::{DaySet, TableName};
 use crate::config::Pipeline;
@@ -111,8 +112,14 @@ impl Left {
         self.tables.iter().map(|(_, days)| days.count()).sum()
     }
 
+    /// Those of some tables alone.
+    pub(super) fn of(mut self, is_meant: impl Fn(&TableName) -> bool) -> Self {
+        self.tables.retain(|(table, _)| is_meant(table));
+        self
+    }
+
     /// `public.a 2026-01-02 to 2026-01-05 (4); public.b all`.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let tables = self.tables.iter().map(|(table, days)| format!("{table} {days}"));
         tables.collect::<Vec<_>>().join("; ")
     }
@@ -148,6 +155,11 @@ pub(super) async fn copy(pipeline: &Pipeline) -> anyhow::Result<Exit> {
             print(&format!("{text} with {}\n", left.text()))?;
             return Ok(Exit::Failed);
         }
+        End::StandsStill => {
+            let left = Left::look(pipeline, &location).await?;
+            print(&format!("{STANDSTILL}: {}\n", left.text()))?;
+            return Ok(Exit::Failed);
+        }
     };
     let left = Left::look(pipeline, &location).await?;
     left.tell_parked();
@@ -159,6 +171,8 @@ enum End {
     /// What is to be told.
     Copied(String),
     Signalled,
+    /// Whoever copies does not go on.
+    StandsStill,
 }
 
 async fn copied(
@@ -170,9 +184,13 @@ async fn copied(
     loop {
         if let Some(holder) = holder(settings, &pipeline.source.slot).await? {
             progress.say(&format!("{holder} follows slot {} and copies; watching", pipeline.source.slot));
-            if watch(pipeline, (settings, location), (days, progress)).await? {
-                let took = seconds(progress.elapsed());
-                return Ok(End::Copied(format!("copied {days} days in {took}, by {holder}")));
+            match watch(pipeline, (settings, location), (days, progress)).await? {
+                Watched::Copied => {
+                    let took = seconds(progress.elapsed());
+                    return Ok(End::Copied(format!("copied {days} days in {took}, by {holder}")));
+                }
+                Watched::StandsStill => return Ok(End::StandsStill),
+                Watched::LetGo => {}
             }
         }
         let meter = Arc::new(Meter::default());
@@ -188,26 +206,39 @@ async fn copied(
     }
 }
 
-/// Whether another process copied everything; false when nobody has followed for a while.
+/// How another process went on.
+enum Watched {
+    /// It copied everything.
+    Copied,
+    /// It copies nothing.
+    StandsStill,
+    /// Nobody has followed for a while.
+    LetGo,
+}
+
+/// Until another process has copied everything, or does not go on.
 async fn watch(
     pipeline: &Pipeline,
     (settings, location): (&Settings, &LakeLocation),
     (days, progress): (u64, &mut Progress),
-) -> anyhow::Result<bool> {
-    let mut held_at = Instant::now();
+) -> anyhow::Result<Watched> {
+    let (mut held_at, mut standstill) = (Instant::now(), Standstill::new());
     loop {
         let left = Left::look(pipeline, location).await?;
         let done = days.saturating_sub(left.days());
         let phase = if left.is_empty() { String::new() } else { format!("left: {}", left.text()) };
         progress.show(&Shown { days_done: done, days_total: days, phase, ..Shown::default() });
         if left.is_empty() {
-            return Ok(true);
+            return Ok(Watched::Copied);
+        }
+        if standstill.is_seen(settings, &pipeline.source.slot, &left.text()).await {
+            return Ok(Watched::StandsStill);
         }
         // Whoever cannot be asked is asked again.
         if matches!(holder(settings, &pipeline.source.slot).await, Ok(Some(_))) {
             held_at = Instant::now();
         } else if held_at.elapsed() > UNHELD_FOR {
-            return Ok(false);
+            return Ok(Watched::LetGo);
         }
         sleep(POLL).await;
     }

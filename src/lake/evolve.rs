@@ -6,7 +6,7 @@
 use super::actions::{self, Metadata, STATISTICS_COLUMNS};
 use super::commit::Entry;
 use super::error::LakeError;
-use super::evolution::Evolution;
+use super::evolution::{Evolution, holds};
 use super::patience::Patience;
 use super::rules::{Fit, property};
 use super::schema::{DeltaField, LakeSchema, schema_string};
@@ -96,7 +96,7 @@ impl LakeTable {
         if self.parked.is_some() { Ok(()) } else { self.achieve(&Wish::Fits, patience).await }
     }
 
-    /// Whether the table has every column of a source as it is now, in its type.
+    /// Whether the table has every column of a source as it is now, in its type or one that holds every value of it.
     ///
     /// # Errors
     /// Names that cannot be columns.
@@ -104,7 +104,9 @@ impl LakeTable {
         let wanted = LakeSchema::of(shape)?;
         let own = &self.schema.arrow;
         let has = |field: &FieldRef| {
-            own.field_with_name(field.name()).is_ok_and(|known| known.data_type() == field.data_type())
+            own.field_with_name(field.name()).is_ok_and(|known| {
+                known.data_type() == field.data_type() || holds(known.data_type(), field.data_type())
+            })
         };
         Ok(wanted.arrow.fields().iter().all(has))
     }

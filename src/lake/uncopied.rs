@@ -122,14 +122,17 @@ impl LakeTable {
         if self.in_doubt || self.parked.is_some() { Ok(()) } else { self.catch_up().await }
     }
 
-    /// Marks days of this very feed.
+    /// Marks days of this very feed. A single day is marked also where the lake alone has it: whoever copies finds that out, keeps it as it
+    /// is and says so; the feed must not end for it.
     ///
     /// # Errors
     /// As [`Self::land`].
     pub async fn mark_uncopied(&mut self, days: &DaySet, patience: &Patience) -> Result<(), LakeError> {
         let table = self.rules.progress.table.clone();
         let mut waiting = patience.begin();
-        while let Err(error) = self.refuse_what_is_only_here(&table, days).await {
+        while days.is_whole()
+            && let Err(error) = self.refuse_what_is_only_here(&table, days).await
+        {
             waiting.wait_out(error).await?;
         }
         self.put_marks(&marks(&self.rules.progress.app_id(), days), patience).await?;

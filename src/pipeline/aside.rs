@@ -26,6 +26,9 @@ pub(super) const ASIDE: u32 = 0;
 /// Transactions whose changes were kept before the floor is known; each must be remembered until then.
 const BEFORE_FLOOR_MAX: usize = 4_000_000;
 
+/// Why every day of a table is to be copied.
+const DAY_UNKNOWN: &str = "a change does not name its day";
+
 /// What the copying stage asks of the following one.
 pub(super) enum CopyOrder {
     /// Keep changes of these days aside from here on.
@@ -54,6 +57,11 @@ pub(super) enum CopyOrder {
         table: usize,
         /// The days.
         days: DaySet,
+    },
+    /// A table can be copied as a whole only: every day of it is to be copied.
+    MarkWhole {
+        /// Index of the table.
+        table: usize,
     },
     /// Nothing more is to be done here.
     Leave(Leave),
@@ -188,6 +196,9 @@ impl Follow {
                 }
                 self.command(LandCommand::Keep { table, days, at: self.progress.sent_to }).await?;
             }
+            CopyOrder::MarkWhole { table } => {
+                self.mark(table, DaySet::whole(), "its changes do not name their day").await?
+            }
             CopyOrder::Leave(leave) => return Ok(Some(leave)),
         }
         Ok(None)
@@ -315,7 +326,7 @@ impl Follow {
         };
         match fate {
             Some(fate) => Ok(self.delete_as(fate, table, open, bytes, old)),
-            None => self.mark(table, DaySet::whole()).await.map(Ok),
+            None => self.mark(table, DaySet::whole(), DAY_UNKNOWN).await.map(Ok),
         }
     }
 
@@ -348,7 +359,7 @@ impl Follow {
             None => following.days.fate_of_any().map(|fate| (fate, fate)),
         };
         match (fates, old) {
-            (None, _) => self.mark(table, DaySet::whole()).await.map(Ok),
+            (None, _) => self.mark(table, DaySet::whole(), DAY_UNKNOWN).await.map(Ok),
             (Some((from, to)), Some(old)) if from != to => {
                 if let Err(refusal) = self.delete_as(from, table, open, bytes, old) {
                     return Ok(Err(refusal));
@@ -375,7 +386,7 @@ impl Follow {
             Ok(())
         });
         if !complete {
-            self.mark(table, DaySet::from_iter([day])).await?;
+            self.mark(table, DaySet::from_iter([day]), "a row came into them whose values are not all known").await?;
         }
         Ok(arrived)
     }
@@ -426,10 +437,10 @@ impl Follow {
     }
 
     /// What the lake has of these days cannot be kept up: they are to be copied (again).
-    async fn mark(&mut self, table: usize, days: DaySet) -> Result<(), PipelineError> {
+    async fn mark(&mut self, table: usize, days: DaySet, reason: &str) -> Result<(), PipelineError> {
         let Some(following) = self.tables.get_mut(table) else { return Ok(()) };
         following.days.marked.extend(&days);
-        tracing::info!(table = %following.shape.table, %days, "these days are to be copied again: a row came into them whose values are not all known");
+        tracing::info!(table = %following.shape.table, %days, reason, "these days are to be copied again");
         if following.days.copying.days().any(|day| days.contains(day)) || days.is_whole() {
             self.give_up_copy("a day is to be copied anew").await?;
         }

@@ -5,7 +5,7 @@
 
 use super::aside::{CopiedTable, CopyOrder};
 use super::follow::Leave;
-use super::kept::Sides;
+use super::kept::{Sides, in_doubt};
 use super::land::LandCommand;
 use super::limits::CopyShare;
 use super::{PipelineError, Until, ends};
@@ -32,6 +32,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Before days are tried again that something stands against.
 const PUT_ASIDE_FOR: Duration = Duration::from_secs(600);
+/// So often whoever locks or rewrites a batch's tables is waited for before the other days go on without it.
+const HINDERED_MAX: u32 = 3;
 
 /// The stage and its connections.
 pub(super) struct Copier {
@@ -56,6 +58,8 @@ pub(super) struct Copier {
     pub(super) batch: Vec<(usize, DaySet)>,
     /// A batch has failed for good: its groups of days are tried one after the other.
     pub(super) one_group: bool,
+    /// How often in a row somebody stood in the way.
+    pub(super) hindered: u32,
     pub(super) put_aside: PutAside,
 }
 
@@ -72,6 +76,7 @@ impl Copier {
 
     async fn work(&mut self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        self.meter.begin_again();
         loop {
             let marked = self.marked.borrow_and_update().clone();
             if marked.iter().all(DaySet::is_empty) {
@@ -102,19 +107,34 @@ impl Copier {
                 continue;
             }
             match Box::pin(self.batch(&wanted)).await {
-                Ok(()) => backoff.reset(),
-                Err(error) if error.retry_class() == RetryClass::Definite => {
-                    self.order(CopyOrder::GiveUp).await;
-                    self.narrow_down(error);
+                Ok(()) => {
+                    self.hindered = 0;
+                    backoff.reset();
                 }
-                Err(error) => {
-                    self.order(CopyOrder::GiveUp).await;
-                    let wait = backoff.next(rand::random());
-                    tracing::warn!(%error, wait_seconds = wait.as_secs_f64(), "days could not be copied; trying again");
-                    sleep(wait).await;
-                }
+                Err(error) => self.failed(error, &mut backoff).await?,
             }
         }
+    }
+
+    /// Decides what becomes of a batch's failure, and waits where the same would only come again.
+    async fn failed(&mut self, error: PipelineError, backoff: &mut Backoff) -> Result<(), PipelineError> {
+        self.order(CopyOrder::GiveUp).await;
+        let is_definite = error.retry_class() == RetryClass::Definite;
+        if is_hindrance(&error) {
+            self.hindered += 1;
+        }
+        if !self.batch.is_empty() && (is_definite || self.hindered >= HINDERED_MAX) {
+            self.hindered = 0;
+            self.narrow_down(error);
+            return Ok(());
+        }
+        if is_definite && self.until == Until::Copied {
+            return Err(error);
+        }
+        let wait = if is_definite { LONGEST_WAIT } else { backoff.next(rand::random()) };
+        tracing::warn!(%error, wait_seconds = wait.as_secs_f64(), "days could not be copied; trying again");
+        sleep(wait).await;
+        Ok(())
     }
 
     /// What stands against one day must not keep the others from being copied: the batch is taken apart, and a group of days that fails alone
@@ -130,7 +150,7 @@ impl Copier {
             tracing::error!(table = name, %days, %error, "these days cannot be copied and stay marked; the others go on");
             self.put_aside.add(table, days);
         }
-        self.put_aside.reason.get_or_insert(error);
+        self.put_aside.because(error);
     }
 
     /// Until other days are marked than those that are known, or for so long.
@@ -155,6 +175,7 @@ impl Copier {
     /// Copies the next batch of what is marked, and waits until it has landed.
     async fn batch(&mut self, marked: &[DaySet]) -> Result<(), PipelineError> {
         let started = Instant::now();
+        self.batch.clear();
         let Some(orders) = self.next_orders(marked).await? else { return self.leave(Leave::Again).await };
         if orders.is_empty() {
             // What was ordered, or learned, comes back as other marks.
@@ -199,7 +220,7 @@ impl Copier {
                 Err(error) if error.retry_class() == RetryClass::Definite => {
                     tracing::error!(%error, "the days of a table cannot be copied and stay marked; the others go on");
                     self.put_aside.add(table, days.clone());
-                    self.put_aside.reason.get_or_insert(error);
+                    self.put_aside.because(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -219,16 +240,25 @@ impl Copier {
         Ok(Some(orders))
     }
 
-    /// A table, and its days in groups, without those that are to be kept as they are.
+    /// A table, and its days in groups, without those that are to be kept as they are, and those that something stands against.
     async fn groups(
-        &self,
+        &mut self,
         client: &Client,
         table: usize,
-        days: &DaySet,
+        marked: &DaySet,
     ) -> Result<(SourceTable, Vec<Waiting>), PipelineError> {
         let (facts, found) = self.look(client, table).await?;
-        let kept = self.kept(client, table, (&facts, &found), days).await?;
-        let mut days = days.clone();
+        let mut days = if facts.shape.changes_name_their_day() { marked.clone() } else { DaySet::whole() };
+        if let Some((doubtful, error)) = in_doubt(&facts, &found, &days) {
+            if days.is_whole() {
+                return Err(error.into());
+            }
+            tracing::error!(days = %doubtful, %error, "these days cannot be copied and stay marked; the others go on");
+            days.subtract(&doubtful);
+            self.put_aside.add(table, doubtful);
+            self.put_aside.because(error.into());
+        }
+        let kept = self.kept(client, table, (&facts, &found), &days).await?;
         if !kept.is_empty() {
             let name = &facts.shape.table;
             if days.is_whole() {
@@ -239,6 +269,11 @@ impl Copier {
             self.order(CopyOrder::Keep { table, days: kept }).await;
         }
         let source = SourceTable { facts, archived: archived_of(&found.candidates) };
+        if days.is_whole() && !marked.is_whole() {
+            // From here on a change of any day may be of a copied one: the lake has to know before it passes by.
+            self.order(CopyOrder::MarkWhole { table }).await;
+            return Ok((source, Vec::new()));
+        }
         let groups = snapshot::waiting(client, table, &source, &days).await?;
         Ok((source, groups))
     }
@@ -331,7 +366,8 @@ impl Copier {
         for (number, Order { table, days, .. }) in tables.iter().zip(orders) {
             let (facts, found) = self.look(control.client(), *number).await?;
             let kept = self.kept(control.client(), *number, (&facts, &found), days).await?;
-            if !kept.is_empty() || facts.oid != table.facts.oid || facts.shape != table.facts.shape {
+            let is_as_chosen = kept.is_empty() && in_doubt(&facts, &found, days).is_none();
+            if !is_as_chosen || facts.oid != table.facts.oid || facts.shape != table.facts.shape {
                 return Err(SnapshotError::Rewritten { table: facts.shape.table }.into());
             }
             table.archived = archived_of(&found.candidates);
@@ -353,6 +389,13 @@ impl PutAside {
         self.days.push((table, days, Instant::now() + PUT_ASIDE_FOR));
     }
 
+    /// Whoever waits for the end is told the first reason that does not pass by itself.
+    fn because(&mut self, error: PipelineError) {
+        if error.retry_class() == RetryClass::Definite {
+            self.reason.get_or_insert(error);
+        }
+    }
+
     /// Marked days of each table without these.
     fn without(&mut self, marked: &[DaySet]) -> Vec<DaySet> {
         let now = Instant::now();
@@ -365,6 +408,12 @@ impl PutAside {
         }
         wanted
     }
+}
+
+/// Somebody locks the batch's tables, or changes them under it.
+fn is_hindrance(error: &PipelineError) -> bool {
+    let PipelineError::Snapshot(error) = error else { return false };
+    matches!(error, SnapshotError::Locked { .. } | SnapshotError::Rewritten { .. } | SnapshotError::NotEnded { .. })
 }
 
 /// The detached partitions of a table, as a copy looks for rows in them.

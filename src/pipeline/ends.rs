@@ -7,7 +7,7 @@ use super::limits::Limits;
 use crate::base::{Classify, RetryClass, TableShape};
 use crate::config::{OnError, Pipeline, TableSection};
 use crate::connect::Settings;
-use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, Rewriter, TableWriter, WriterOptions};
+use crate::lake::{LakeError, LakeLocation, LakeTable, Patience, Progress, TableWriter, WriterOptions};
 use crate::source::{self, PublicationFacts, SlotFacts, TableFacts, TableRules};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,11 +166,8 @@ pub(super) async fn open_lake(
         let patience = patience(section);
         let writer = TableWriter::new(&table, options, patience.clone())?;
         let whole = Inflow::new(writer, limits.changes_bytes / 2);
-        let rewriter = Rewriter {
-            writer: WriterOptions { memory_limit_bytes: limits.writer_bytes / 2, ..options },
-            round_bytes: 4 * limits.changes_bytes,
-        };
-        landings.push(Landing::new(section.name.clone(), table, whole, rewriter, may_park, patience, differs));
+        let name = section.name.clone();
+        landings.push(Landing::new(name, table, whole, limits.rewriter(), may_park, patience, differs));
     }
     Ok(landings)
 }

@@ -22,26 +22,37 @@ pub(super) struct Sides<'a> {
     pub(super) path: &'a str,
 }
 
+/// Those of some marked days that a table of the archive may hold rows of which is not taken for their partition, with the first of those
+/// tables as the reason: a copy without it might not be whole.
+pub(super) fn in_doubt(facts: &TableFacts, found: &Candidates, days: &DaySet) -> Option<(DaySet, SnapshotError)> {
+    let by = facts.shape.partition_by;
+    let mut all: Option<(DaySet, SnapshotError)> = None;
+    for left in &found.left_alone {
+        let partitions = left.span.map(|span| reconcile::partitions_of(span, by)).unwrap_or_default();
+        let met: DaySet = partitions.into_iter().filter(|day| days.contains(*day)).collect();
+        if met.is_empty() {
+            continue;
+        }
+        let reason = || {
+            let (table, partition) = (facts.shape.table.clone(), left.table.clone());
+            (DaySet::default(), SnapshotError::LeftAlone { table, partition, reason: left.reason.clone() })
+        };
+        all.get_or_insert_with(reason).0.extend(&met);
+    }
+    all
+}
+
 impl Sides<'_> {
     /// Those of some marked days that the lake has to keep as they are.
     ///
     /// # Errors
-    /// [`SnapshotError::LeftAlone`] where a table of the archive may hold rows of these days and is not taken for their partition; as
-    /// any statement; what the store says.
+    /// As any statement; what the store says.
     pub(super) async fn kept(
         &self,
         facts: &TableFacts,
         found: &Candidates,
         days: &DaySet,
     ) -> Result<DaySet, PipelineError> {
-        let by = facts.shape.partition_by;
-        let partitions = |span| reconcile::partitions_of(span, by).into_iter();
-        let of_days =
-            |left: &&reconcile::LeftAlone| left.span.is_some_and(|span| partitions(span).any(|day| days.contains(day)));
-        if let Some(left) = found.left_alone.iter().find(of_days) {
-            let (table, partition) = (facts.shape.table.clone(), left.table.clone());
-            return Err(SnapshotError::LeftAlone { table, partition, reason: left.reason.clone() }.into());
-        }
         let reader = PartitionReader::open(self.location, self.path).await?;
         let files = reader.partitions().await?;
         let held: BTreeSet<Partition> = files.into_keys().filter(|day| days.contains(*day)).collect();
@@ -49,7 +60,7 @@ impl Sides<'_> {
             return Ok(DaySet::default());
         }
         let dropped = self.dropped(facts, days).await?;
-        let leaves = source::leaves(self.client, facts.oid).await?;
+        let leaves = source::leaves(self.client, facts.oid, &facts.shape).await?;
         let has_place = |day: Partition| {
             let span = reconcile::days_of(day);
             span.is_some_and(|span| reconcile::has_place(facts, &leaves, &found.candidates, span))

@@ -2,6 +2,7 @@
 
 use super::PipelineError;
 use super::inflow::{Inflow, discard};
+use super::limits::Limits;
 use crate::base::{Classify, DaySet, Lsn, RetryClass, TableName, XidSet};
 use crate::buffer::{ChangeBatch, PartitionBatch, Transaction};
 use crate::lake::{
@@ -71,6 +72,13 @@ impl Landing {
             landed: false,
             tidied: false,
         }
+    }
+
+    /// Other limits than those that it was opened with; nothing has flowed in yet.
+    pub(super) fn keep_within(&mut self, limits: &Limits) {
+        let writer = self.whole.writer.another_within(limits.writer_bytes);
+        self.whole = Inflow::new(writer, limits.changes_bytes / 2);
+        self.rewriter = limits.rewriter();
     }
 
     /// Parks a table that was opened although it does not fit its source any more.

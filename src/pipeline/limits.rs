@@ -1,6 +1,7 @@
 //! How `[buffer]` is divided among the places that hold rows (B2).
 
 use crate::config::BufferSection;
+use crate::lake::{Rewriter, WriterOptions};
 use crate::source::Pressure;
 use std::time::Duration;
 
@@ -76,6 +77,12 @@ impl Limits {
             writer_bytes: each.max(COPY_WRITER_MIN_BYTES),
             builder_bytes: (each / 4).clamp(COPY_BUILDER_MIN_BYTES, BATCH_MAX_BYTES),
         }
+    }
+
+    /// What rewriting rows may take.
+    pub(super) fn rewriter(&self) -> Rewriter {
+        let writer = WriterOptions { memory_limit_bytes: self.writer_bytes / 2, ..WriterOptions::default() };
+        Rewriter { writer, round_bytes: 4 * self.changes_bytes }
     }
 
     /// What the process itself does not take is for rows: a tenth waits as WAL, a quarter is in open Parquet files, a quarter in

@@ -120,7 +120,11 @@ pub async fn start(
     let skips = skips(&location, &pipeline.source.slot).await?;
     let binary = !text_only && source.tables.iter().all(|(_, shape)| shape.binary_is_understood());
     let copies = landings.iter().any(|landing| !landing.marked().is_empty());
-    let share = if copies { limits.share_with_a_copy(pipeline.snapshot.connections) } else { CopyShare::default() };
+    let mut share = CopyShare::default();
+    if copies {
+        share = limits.share_with_a_copy(pipeline.snapshot.connections);
+        landings.iter_mut().for_each(|landing| landing.keep_within(&limits));
+    }
     let form = StreamForm { binary, whole_transactions: copies };
     let stream = follow_from(connection, pipeline, form, limits).await?;
     // Only now is it known that this server is the right one.
@@ -330,6 +334,7 @@ fn wire(
         expected: BTreeMap::new(),
         batch: Vec::new(),
         one_group: false,
+        hindered: 0,
         put_aside: PutAside::default(),
     };
     let governor_location = location.clone();

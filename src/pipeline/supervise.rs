@@ -59,7 +59,14 @@ pub async fn supervise(
                 all = Totals { rows: all.rows + done.rows, flushes: all.flushes + done.flushes };
                 attempts.ran(began.elapsed(), done);
                 match outcome {
-                    Ok(()) if again && !*stop.borrow() => continue,
+                    Ok(()) if again && !*stop.borrow() => {
+                        // Whatever asks for it again and again must not keep the server busy.
+                        let wait = attempts.again(rand::random());
+                        tokio::select! {
+                            () = sleep(wait) => continue,
+                            () = asked(&mut stop) => return Ok(all),
+                        }
+                    }
                     Ok(()) => return Ok(all),
                     Err(error) => error,
                 }
@@ -119,11 +126,14 @@ struct Attempts {
     has_run: bool,
     /// How often the server could not decode since something landed.
     not_decoded: u32,
+    /// How often the pipeline itself asked for another start since it made progress.
+    asked_again: u32,
 }
 
 impl Attempts {
     fn new(until: Until, now: Instant) -> Self {
-        Self { until, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), progress: now, has_run: false, not_decoded: 0 }
+        let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        Self { until, backoff, progress: now, has_run: false, not_decoded: 0, asked_again: 0 }
     }
 
     fn ran(&mut self, lived: Duration, done: Totals) {
@@ -133,8 +143,16 @@ impl Attempts {
         }
         if done.flushes > 0 || lived >= SETTLED_AFTER {
             self.progress = Instant::now();
+            self.asked_again = 0;
             self.backoff.reset();
         }
+    }
+
+    /// The wait before a start that the pipeline itself asked for; none for the first since the stream made progress.
+    fn again(&mut self, jitter: f64) -> Duration {
+        let wait = if self.asked_again == 0 { Duration::ZERO } else { self.backoff.next(jitter) };
+        self.asked_again += 1;
+        wait
     }
 
     /// The wait before the next attempt, or `None` when this was the last.
@@ -189,6 +207,15 @@ mod tests {
         assert_eq!(waits(&mut attempts, 1), [500]);
         attempts.ran(SETTLED_AFTER, Totals::default());
         assert_eq!(waits(&mut attempts, 1), [500]);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_for_another_start_gets_the_first_at_once_and_further_ones_later() {
+        let mut attempts = Attempts::new(Until::Signalled, Instant::now());
+        let again = |attempts: &mut Attempts| attempts.again(1.0).as_millis();
+        assert_eq!([again(&mut attempts), again(&mut attempts), again(&mut attempts)], [0, 500, 1000]);
+        attempts.ran(Duration::from_secs(1), Totals { rows: 1, flushes: 1 });
+        assert_eq!(again(&mut attempts), 0);
     }
 
     #[tokio::test]

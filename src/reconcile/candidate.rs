@@ -100,7 +100,7 @@ async fn interval(client: &Client, facts: &TableFacts) -> Result<Result<Interval
     let Some(column) = shape.columns.get(shape.partition_column) else {
         return Ok(Err(format!("{table} has no column that dates its rows")));
     };
-    let leaves = source::leaves(client, facts.oid).await?;
+    let leaves = source::leaves(client, facts.oid, shape).await?;
     let days = leaves.iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone));
     let lengths: Vec<i64> = days.map(|days| (days.end - days.start).num_days()).collect();
     Ok(match lengths.as_slice() {

@@ -127,7 +127,7 @@ impl Sides<'_> {
         let others = subject.others.iter().filter(|other| other.span.overlaps(days));
         let mut oids: Vec<u32> = others.clone().map(|other| other.oid).collect();
         let mut live: Vec<String> = others.map(|other| qualified(&other.table)).collect();
-        let leaves = source::leaves(self.control, subject.root_oid).await?;
+        let leaves = source::leaves(self.control, subject.root_oid, shape).await?;
         if leaves.is_empty() {
             // A plain table is its own leaf.
             live.push(qualified(&shape.table));

@@ -66,7 +66,7 @@ impl Reconciler<'_> {
         let receipts = self.receipts_of(EVER).await?;
         let receipts: Vec<Span> =
             receipts.iter().map(|receipt| Span { lower: receipt.lower, upper: receipt.upper }).collect();
-        let leaves = source::leaves(self.control, self.facts.oid).await?;
+        let leaves = source::leaves(self.control, self.facts.oid, shape).await?;
         let column_type = shape.columns.get(shape.partition_column).map(|column| column.column_type);
         let days = leaves.iter().filter_map(|leaf| leaf.bound.days(column_type?, shape.time_zone));
         let partitions = days.flat_map(|days| {

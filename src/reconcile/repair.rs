@@ -13,10 +13,9 @@ use super::span::Span;
 use super::{ReconcileError, Reconciler};
 use crate::base::{DaySet, Partition, PartitionBy, TableShape};
 use crate::lake::{PartitionReader, StoredFile};
-use crate::source::{self, Leaf, Receipt, SourceError, TableFacts};
+use crate::source::{self, Leaf, LeafBound, Receipt, SourceError, TableFacts};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use tokio_postgres::Client;
 
 /// An hour is compared so long after its end: rows arrive minutes late.
@@ -84,7 +83,7 @@ impl Reconciler<'_> {
         let shape = &self.facts.shape;
         let lake = PartitionReader::open(location, path).await?.partitions().await?;
         let receipts = self.receipts_of(EVER).await?;
-        let leaves = source::leaves(self.control, self.facts.oid).await?;
+        let leaves = source::leaves(self.control, self.facts.oid, shape).await?;
         let uncopied = self.uncopied().await?;
         let waited = waiting.iter().flat_map(|one| partitions_of(one.span, shape.partition_by));
         let partitions = lake.keys().chain(with_rows).copied().chain(waited);
@@ -157,18 +156,27 @@ impl Reconciler<'_> {
     }
 }
 
-/// Whether PostgreSQL has a place for every one of some days, attached or waiting in the archive. A default partition is none: what it has of
-/// a day may be a late row of one that is gone. A table that is not cut into ranges of its dates always has.
+/// Whether PostgreSQL has a place for every one of some days, attached or waiting in the archive. A default partition is none for what lies
+/// before the end of the newest leaf: what it has of a day there may be a late row of one that is gone. Behind it no leaf was made yet, and
+/// every row is in the default partition. A table that is not cut into ranges of its dates alone always has.
 pub fn has_place(facts: &TableFacts, leaves: &[Leaf], waiting: &[Candidate], span: Span) -> bool {
     let shape = &facts.shape;
     let Some(column) = shape.columns.get(shape.partition_column) else { return true };
-    let is_by_date = facts.partitioning.as_ref().is_some_and(|partitioning| {
-        partitioning.strategy == 'r' && partitioning.key.first() == Some(&Some(column.name.clone()))
-    });
-    let ranges: Vec<Range<NaiveDate>> =
-        leaves.iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone)).collect();
-    let waits = |day: &NaiveDate| waiting.iter().any(|one| one.span.lower <= *day && *day < one.span.upper);
-    let has = |day: NaiveDate| waits(&day) || ranges.iter().any(|range| range.contains(&day));
+    let is_by_date = facts
+        .partitioning
+        .as_ref()
+        .is_some_and(|partitioning| partitioning.strategy == 'r' && partitioning.key == [Some(column.name.clone())]);
+    let covered: Vec<(Option<NaiveDate>, Option<NaiveDate>)> =
+        leaves.iter().filter_map(|leaf| leaf.bound.covers(column.column_type, shape.time_zone)).collect();
+    let has_default = leaves.iter().any(|leaf| leaf.bound == LeafBound::Default);
+    // None where the newest one is open.
+    let behind_all = covered.iter().map(|(_, to)| *to).max_by_key(|to| to.unwrap_or(NaiveDate::MAX)).flatten();
+    let waits = |day: NaiveDate| waiting.iter().any(|one| one.span.lower <= day && day < one.span.upper);
+    let is_covered = |day: NaiveDate| {
+        covered.iter().any(|(from, to)| from.is_none_or(|from| from <= day) && to.is_none_or(|to| day < to))
+    };
+    let is_to_come = |day: NaiveDate| has_default && behind_all.is_some_and(|end| end <= day);
+    let has = |day: NaiveDate| waits(day) || is_covered(day) || is_to_come(day);
     !is_by_date || span.lower.iter_days().take_while(|day| *day < span.upper).all(has)
 }
 
@@ -248,7 +256,7 @@ mod tests {
     use super::*;
     use crate::base::{ColumnType, SourceColumn, TableName};
     use crate::reconcile::digest::RowSum;
-    use crate::source::{LeafBound, Partitioning, ReplicaIdentity};
+    use crate::source::{Partitioning, ReplicaIdentity};
     use serde_json::json;
 
     fn hour(hour: &str, postgres: i64, lake: i64) -> HourDifference {
@@ -362,9 +370,22 @@ mod tests {
         let waits = Candidate { oid: 3, table: TableName::new("archive", "event_p20260104"), span: day("2026-01-04") };
         let waiting = [waits];
         let by_date = facts('r', "created_at");
-        let places =
-            ["2026-01-02", "2026-01-03", "2026-01-04"].map(|text| has_place(&by_date, &leaves, &waiting, day(text)));
-        assert_eq!(places, [true, false, true]);
+        let has = |leaves: &[Leaf], text: &str| has_place(&by_date, leaves, &waiting, day(text));
+        let days = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"];
+        assert_eq!(
+            days.map(|text| has(&leaves, text)),
+            [false, true, true, true],
+            "no leaf was made for the third yet"
+        );
+        let later = leaf("FOR VALUES FROM ('2026-01-05 00:00:00') TO ('2026-01-06 00:00:00')");
+        let [default, second] = leaves;
+        let leaves = [default, second, later.clone()];
+        assert_eq!(days.map(|text| has(&leaves, text)), [false, true, false, true], "the third is gone");
+        assert!(!has(&leaves[1..], "2026-01-06") && has(&leaves, "2026-01-06"), "rows of it have nowhere to be");
+        let history = leaf("FOR VALUES FROM (MINVALUE) TO ('2026-01-03 00:00:00')");
+        let leaves = [history, later, leaf("FOR VALUES FROM ('2026-01-06 00:00:00') TO (MAXVALUE)"), leaf("DEFAULT")];
+        let found = ["1999-01-01", "2026-01-02", "2026-01-03", "2030-01-01"].map(|text| has(&leaves, text));
+        assert_eq!(found, [true, true, false, true]);
         let month = days_of(PartitionBy::Month.partition_of(day("2026-01-02").lower)).unwrap();
         assert!(!has_place(&by_date, &leaves, &waiting, month), "every day of it has to have one");
         assert!(has_place(&facts('l', "tenant_id"), &leaves, &waiting, day("2026-01-03")));

@@ -26,7 +26,7 @@ impl Reconciler<'_> {
     /// # Errors
     /// As any statement.
     pub async fn make_way(&self, found: &mut Candidates) -> Result<Vec<NameTaken>, ReconcileError> {
-        let leaves = source::leaves(self.control, self.facts.oid).await?;
+        let leaves = source::leaves(self.control, self.facts.oid, &self.facts.shape).await?;
         let attached: BTreeSet<&str> = leaves.iter().map(|leaf| leaf.table.name.as_str()).collect();
         let mut taken = Vec::new();
         for one in &mut found.candidates {

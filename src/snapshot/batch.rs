@@ -18,7 +18,7 @@ pub struct Waiting {
     pub bytes: u64,
 }
 
-/// What waits of one table: its marked days, the newest first. Days that share a relation belong together, because it is read only once then; the
+/// What waits of one table: its marked days. Days that share a relation belong together, because it is read only once then; the
 /// default partition, which is read for every batch, does not count. A day that PostgreSQL has nothing of waits as well.
 ///
 /// # Errors
@@ -41,11 +41,14 @@ pub async fn waiting(
     Ok(groups.into_iter().map(|(days, bytes)| Waiting { table: number, days, bytes }).collect())
 }
 
-/// The days in groups, the newest first. Whatever relation spans several of them, they are neighbours in this list.
+/// The days in groups. Whatever relation spans several of them, they are neighbours in this list. Those that only the default partition can
+/// have rows of are one group: a row that goes from one of them to another is an UPDATE which need not tell all of its values, and while both
+/// days have the same fate, it need not.
 fn groups(days: &[Partition], places: &[Place]) -> Vec<(DaySet, u64)> {
     let mut bytes: BTreeMap<Partition, u64> = days.iter().map(|day| (*day, 0)).collect();
     // Whether a day is in one group with the day before it in the list.
     let mut joined = vec![false; days.len()];
+    let mut housed = vec![false; days.len()];
     for place in places.iter().filter(|place| !place.is_empty() && place.kind != Kind::Default) {
         let met: Vec<usize> = (0..)
             .zip(days)
@@ -57,13 +60,20 @@ fn groups(days: &[Partition], places: &[Place]) -> Vec<(DaySet, u64)> {
             if let Some(size) = days.get(*index).and_then(|day| bytes.get_mut(day)) {
                 *size += each;
             }
+            if let Some(housed) = housed.get_mut(*index) {
+                *housed = true;
+            }
             if let Some(joined) = joined.get_mut(*index).filter(|_| place_in_row > 0) {
                 *joined = true;
             }
         }
     }
-    let mut groups: Vec<(DaySet, u64)> = Vec::new();
-    for (day, joined) in days.iter().zip(joined) {
+    let (mut groups, mut by_default): (Vec<(DaySet, u64)>, DaySet) = Default::default();
+    for ((day, joined), housed) in days.iter().zip(joined).zip(housed) {
+        if !housed {
+            by_default.insert(*day);
+            continue;
+        }
         let size = bytes.get(day).copied().unwrap_or(0);
         match groups.last_mut().filter(|_| joined) {
             Some((group, total)) => {
@@ -74,6 +84,9 @@ fn groups(days: &[Partition], places: &[Place]) -> Vec<(DaySet, u64)> {
         }
     }
     groups.reverse();
+    if !by_default.is_empty() {
+        groups.push((by_default, 0));
+    }
     groups
 }
 
@@ -143,16 +156,19 @@ mod tests {
             place(Kind::Detached, Some(("2026-02-01", "2026-02-02")), 3),
             place(Kind::Default, None, 1_000),
         ];
-        let expected = ["2026-02-02: 0", "2026-02-01: 10", "2026-01-30 to 2026-01-31 (2): 20"];
+        let expected = ["2026-02-01: 10", "2026-01-30 to 2026-01-31 (2): 20", "2026-02-02: 0"];
         assert_eq!(shown(&groups(&marked, &leaves)), expected);
+        let marked = list(&["2025-12-01", "2025-12-24", "2026-02-01"]);
+        let expected = ["2026-02-01: 10", "2025-12-01 to 2025-12-24 (2): 0"];
+        assert_eq!(shown(&groups(&marked, &leaves)), expected, "days of the default partition go together");
     }
 
     #[test]
-    fn a_plain_table_is_one_group_and_an_empty_leaf_joins_nothing() {
+    fn a_plain_table_is_one_group_and_an_empty_leaf_is_no_place() {
         let marked = list(&["2026-01-01", "2026-01-02"]);
         assert_eq!(shown(&groups(&marked, &[place(Kind::Plain, None, 10)])), ["2026-01-01 to 2026-01-02 (2): 10"]);
         let empty = place(Kind::Bounded, Some(("2026-01-01", "2026-02-01")), 0);
-        assert_eq!(groups(&marked, &[empty]).len(), 2);
+        assert_eq!(shown(&groups(&marked, &[empty])), ["2026-01-01 to 2026-01-02 (2): 0"]);
         let months = list(&["2026-01", "2026-02"]);
         let quarter = place(Kind::Bounded, Some(("2026-01-01", "2026-04-01")), 30);
         assert_eq!(shown(&groups(&months, &[quarter])), ["2026-01 to 2026-02 (2): 20"]);

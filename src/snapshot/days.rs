@@ -1,7 +1,7 @@
 //! Of which days PostgreSQL has rows.
 
 use super::SnapshotError;
-use super::places::{LOCK_ATTEMPTS, LOCK_SECONDS, Place, SourceTable, places};
+use super::places::{LOCK_ATTEMPTS, LOCK_SECONDS, Place, SourceTable, are_untouched, places};
 use super::work::Blocks;
 use crate::base::{ColumnType, Partition, TableShape};
 use crate::source::{self, Brief, SourceError, days_in, quote_identifier};
@@ -19,26 +19,37 @@ const HOUR: &str = "%Y-%m-%d %H:%M:%S";
 
 /// The days (months) that PostgreSQL has rows of, anywhere, and about how many bytes of each. Runs inside whatever transaction the session
 /// is in, and sees what that sees; no lock outlives the statement that needed it. A day whose rows were all deleted may be among them.
+/// `watching` is in no transaction: it sees whether a table was rewritten under an older snapshot, which finds nothing in it then.
 ///
 /// # Errors
-/// [`SnapshotError::Undatable`] for rows that no day can hold, [`SnapshotError::ForeignLeaf`], [`SnapshotError::RowSecurity`],
+/// [`SnapshotError::ChangedWhileListed`]; [`SnapshotError::Undatable`] for rows that no day can hold, [`SnapshotError::ForeignLeaf`], [`SnapshotError::RowSecurity`],
 /// [`SnapshotError::Locked`]; as any statement.
-pub async fn days_with_rows(client: &Client, table: &SourceTable) -> Result<BTreeMap<Partition, u64>, SnapshotError> {
+pub async fn days_with_rows(
+    client: &Client,
+    watching: &Client,
+    table: &SourceTable,
+) -> Result<BTreeMap<Partition, u64>, SnapshotError> {
     let mut found = BTreeMap::new();
-    for place in places(client, table).await? {
+    let places = places(client, table).await?;
+    for place in &places {
         if place.is_empty() {
             continue;
         }
         let days = match place.only_partition(table.shape().partition_by) {
             Some(day) => BTreeSet::from([day]),
-            None => looked_through(client, table.shape(), &place).await?,
+            None => looked_through(client, table.shape(), place).await?,
         };
         let each = place.extent.bytes / u64::try_from(days.len().max(1)).unwrap_or(u64::MAX);
         for day in days {
             *found.entry(day).or_default() += each;
         }
     }
-    Ok(found)
+    let by = table.shape().partition_by;
+    let read: Vec<&Place> = places.iter().filter(|place| place.only_partition(by).is_none()).collect();
+    match are_untouched(watching, &read).await? {
+        true => Ok(found),
+        false => Err(SnapshotError::ChangedWhileListed { table: table.shape().table.clone() }),
+    }
 }
 
 /// The days of a place whose bounds do not tell, piece by piece.
@@ -85,7 +96,7 @@ async fn texts(
             return Err(SnapshotError::Locked { table, seconds: LOCK_SECONDS });
         }
         if moved >= ATTEMPTS {
-            return Err(SnapshotError::Rewritten { table });
+            return Err(SnapshotError::ChangedWhileListed { table });
         }
     }
 }

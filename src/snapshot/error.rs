@@ -89,6 +89,14 @@ pub enum SnapshotError {
         /// The table.
         table: TableName,
     },
+    /// The same, before anything was copied: rows that nobody saw may be of days that nobody marks.
+    #[error(
+        "a partition of {table} was rewritten, emptied, altered or dropped while its days were listed; run the command again"
+    )]
+    ChangedWhileListed {
+        /// The table.
+        table: TableName,
+    },
     /// Somebody holds a table for long.
     #[error("a partition of {table} is locked by somebody else for more than {seconds} s; its days are copied again")]
     Locked {
@@ -145,6 +153,7 @@ impl Classify for SnapshotError {
             Self::NoFreeSlot { .. }
             | Self::NoFreeSender { .. }
             | Self::Rewritten { .. }
+            | Self::ChangedWhileListed { .. }
             | Self::Locked { .. }
             | Self::GivenUp
             | Self::NotEnded { .. } => RetryClass::Transient,

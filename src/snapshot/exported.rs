@@ -37,7 +37,7 @@ impl Exported {
     /// [`SnapshotError::NoFreeSlot`] and [`SnapshotError::NoFreeSender`] pass; else as the replication connection.
     pub async fn take(settings: &Settings, followed: &str) -> Result<Self, SnapshotError> {
         fail_points::reach("copy.before_snapshot");
-        let prefix = prefix_of(followed);
+        let prefix = temporary_slots_of(followed);
         end_abandoned(settings, &prefix).await;
         let mut connection = ReplicationConnection::open(settings).await.map_err(full)?;
         let name = format!("{prefix}{}", Uuid::new_v4().simple());
@@ -69,8 +69,8 @@ impl Exported {
     }
 }
 
-/// Which temporary slots are those of a slot's follower. At most 63 bytes are a slot's name, a UUID's 32 among them.
-fn prefix_of(followed: &str) -> String {
+/// How the names of the temporary slots begin that a slot's follower makes. At most 63 bytes are a slot's name, a UUID's 32 among them.
+pub fn temporary_slots_of(followed: &str) -> String {
     let digest = Sha256::digest(followed.as_bytes());
     let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("lakebed_copy_{digest}_")
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_slots_of_followers_are_told_apart_and_their_names_fit() {
-        let (long, other) = (prefix_of(&"a".repeat(63)), prefix_of(&"a".repeat(62)));
+        let (long, other) = (temporary_slots_of(&"a".repeat(63)), temporary_slots_of(&"a".repeat(62)));
         assert_ne!(long, other);
         assert_eq!(format!("{long}{}", Uuid::new_v4().simple()).len(), 62);
     }

@@ -78,6 +78,12 @@ impl Meter {
         self.0.bytes_total.fetch_add(bytes, Relaxed);
     }
 
+    /// Whoever copies begins anew, and is to expect what is left: until then nothing is but what was done.
+    pub fn begin_again(&self) {
+        self.0.days_total.store(self.0.days_done.load(Relaxed), Relaxed);
+        self.0.bytes_total.store(self.0.bytes.load(Relaxed), Relaxed);
+    }
+
     /// So many days are in the lake.
     pub fn landed(&self, days: u64) {
         self.0.days_done.fetch_add(days, Relaxed);
@@ -128,5 +134,10 @@ mod tests {
         meter.read(5, 500);
         meter.unread(2, 200);
         assert_eq!((meter.figures().rows, meter.figures().bytes), (3, 300));
+        meter.expect(9, 1000);
+        meter.landed(2);
+        meter.begin_again();
+        meter.expect(7, 700);
+        assert_eq!((meter.figures().days_total, meter.figures().bytes_total), (9, 1000));
     }
 }

@@ -45,6 +45,6 @@ pub use batch::{Waiting, next_batch, waiting};
 pub use copy::{Copied, Limits, Order, copy};
 pub use days::days_with_rows;
 pub use error::SnapshotError;
-pub use exported::Exported;
+pub use exported::{Exported, temporary_slots_of};
 pub use meter::{Figures, Meter, Phase};
 pub use places::{Archived, SourceTable};

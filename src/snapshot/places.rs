@@ -179,7 +179,7 @@ async fn leaves(client: &Client, table: &SourceTable) -> Result<BTreeMap<u32, (K
     }
     let column = shape.columns.get(shape.partition_column).map(|column| column.column_type);
     let mut found = BTreeMap::new();
-    for leaf in source::leaves(client, facts.oid).await? {
+    for leaf in source::leaves(client, facts.oid, shape).await? {
         if leaf.foreign {
             return Err(SnapshotError::ForeignLeaf { table: shape.table.clone(), partition: leaf.table });
         }

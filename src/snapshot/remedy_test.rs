@@ -33,6 +33,7 @@ pub(crate) fn every() -> Vec<Case<SnapshotError>> {
         Definite ["public.event has rows whose at is", "give them another date"]
             Undatable { table: table(), column: "at".to_owned() };
         Transient ["partition of public.event", "copied again"] Rewritten { table: table() };
+        Transient ["partition of public.event", "run the command again"] ChangedWhileListed { table: table() };
         Transient ["partition of public.event", "more than 120 s", "copied again"] Locked { table: table(), seconds: 120 };
         Transient ["public.event", "copied again"] NotEnded { table: table() };
         Definite ["public.event", "2026-01-02", "report this"] Stray { table: table(), partition };

@@ -77,6 +77,27 @@ impl LeafBound {
     }
 }
 
+impl LeafBound {
+    /// The days that a range takes every row of, in `zone` for a `timestamptz` column: from the first, inclusive, to the last, exclusive, where
+    /// a side is bounded. None for what is no range, or cannot be read.
+    pub fn covers(&self, column_type: ColumnType, zone: Tz) -> Option<(Option<NaiveDate>, Option<NaiveDate>)> {
+        let Self::Range { from, to } = self else { return None };
+        let around = |text: &str| days_around(text, column_type, zone);
+        let from = match from.as_deref().map(around) {
+            None => None,
+            Some(around) => match around? {
+                (before, own) if before == Some(own) => Some(own.succ_opt()?),
+                (_, own) => Some(own),
+            },
+        };
+        let to = match to.as_deref().map(around) {
+            None => None,
+            Some(around) => Some(around?.1),
+        };
+        Some((from, to))
+    }
+}
+
 /// The first and the last day that rows of a leaf can be of, both inclusive; None where nothing bounds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -186,6 +207,19 @@ mod tests {
         assert_eq!(check("2026-01-01 00:00:00", "2026-01-02 00:00:00"), Aligned);
         assert_eq!(check("2026-01-01 00:00:00", "2026-01-02 00:00:00.000001"), InsideADay);
         assert_eq!(check("2026-01-01 00:00:00 BC", "2026-01-02 00:00:00"), Unreadable);
+    }
+
+    #[test]
+    fn a_day_is_covered_from_its_first_moment_to_its_last() {
+        let covers = |text: &str| LeafBound::parse(text).covers(ColumnType::Timestamp, Tz::UTC);
+        let date = |day| NaiveDate::from_ymd_opt(2026, 1, day);
+        let range = |from: &str, to: &str| covers(&format!("FOR VALUES FROM ({from}) TO ({to})"));
+        assert_eq!(range("'2026-01-01 00:00:00'", "'2026-01-03 00:00:00'"), Some((date(1), date(3))));
+        assert_eq!(range("'2026-01-01 12:00:00'", "'2026-01-03 12:00:00'"), Some((date(2), date(3))));
+        assert_eq!(range("MINVALUE", "'2026-01-03 00:00:00'"), Some((None, date(3))));
+        assert_eq!(range("'2026-01-01 00:00:00'", "MAXVALUE"), Some((date(1), None)));
+        assert_eq!(range("'2026-01-01 00:00:00 BC'", "'2026-01-03 00:00:00'"), None);
+        assert_eq!((covers("DEFAULT"), covers("FOR VALUES IN ('a')")), (None, None));
     }
 
     #[test]

@@ -100,17 +100,25 @@ pub struct Extent {
     pub signature: String,
 }
 
-/// The extents of those relations that the session's snapshot knows, by oid. One that was dropped since has no blocks.
+/// The extents of those relations that the session's snapshot knows, by oid. One that was dropped since has no blocks. Of one that somebody
+/// has locked against everybody, the size is that of its last VACUUM or ANALYZE, at least a block: whoever only wants to know how much there
+/// is must not wait for it.
 ///
 /// # Errors
 /// As any statement; SQLSTATE 55P03 where somebody locks one of them.
 pub async fn extents(client: &Client, relations: &[u32]) -> Result<Vec<Extent>, SourceError> {
     const SQL: &str = "
-        SELECT c.oid, coalesce(pg_relation_size(c.oid::regclass), 0) / current_setting('block_size')::int8 AS blocks,
-               coalesce(pg_table_size(c.oid::regclass), 0) AS bytes, format('%s: %s', c.relfilenode,
+        WITH shut AS MATERIALIZED (
+            SELECT relation FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock'
+               AND relation = ANY ($1::oid[]) AND pid <> pg_backend_pid()),
+        block AS MATERIALIZED (SELECT current_setting('block_size')::int8 AS bytes)
+        SELECT c.oid, CASE WHEN c.oid IN (SELECT relation FROM shut) THEN greatest(c.relpages, 1)::int8
+                           ELSE coalesce(pg_relation_size(c.oid::regclass), 0) / block.bytes END AS blocks,
+               CASE WHEN c.oid IN (SELECT relation FROM shut) THEN greatest(c.relpages, 1) * block.bytes
+                    ELSE coalesce(pg_table_size(c.oid::regclass), 0) END AS bytes, format('%s: %s', c.relfilenode,
                    (SELECT string_agg(format('%s %s %s %s', attnum, attname, atttypid, atttypmod), ',' ORDER BY attnum)
                     FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)) AS signature
-        FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1::oid[]) ORDER BY 1";
+        FROM pg_catalog.pg_class c CROSS JOIN block WHERE c.oid = ANY ($1::oid[]) ORDER BY 1";
     let rows = read(client, "reading the sizes of tables", SQL, &[&relations]).await?;
     let extent = |row: &Row| {
         Ok(Extent {
@@ -222,6 +230,20 @@ pub async fn slot_waits_for(client: &Client, slot: &str) -> Result<Vec<i32>, Sou
         WHERE s.slot_name = $1::text AND s.active_pid IS NOT NULL ORDER BY 1";
     let rows = read(client, "looking for what a new slot waits for", SQL, &[&slot]).await?;
     rows.iter().map(|row| field(row, "holder")).collect()
+}
+
+/// Whether a copy is on its way: a temporary slot whose name begins so is there or being made, or a session of this login copies a table out.
+///
+/// # Errors
+/// As any statement.
+pub async fn is_copying(client: &Client, prefix: &str) -> Result<bool, SourceError> {
+    const SQL: &str = "
+        SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE temporary AND starts_with(slot_name::text, $1::text))
+            OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                       WHERE usename = current_user AND datname = current_database() AND state = 'active'
+                         AND starts_with(query, 'COPY ')) AS copies";
+    let rows = read(client, "looking whether somebody copies", SQL, &[&prefix]).await?;
+    rows.first().map_or(Ok(false), |row| field(row, "copies"))
 }
 
 /// Ends the sessions that hold temporary slots whose names begin so, also those that still wait to be created; returns how many.

@@ -177,7 +177,7 @@ async fn table_step(
 ) -> Result<Step, SourceError> {
     let name = &table.shape.table;
     let mut oids = vec![table.oid];
-    oids.extend(leaves(client, table.oid).await?.iter().map(|leaf| leaf.oid));
+    oids.extend(leaves(client, table.oid, &table.shape).await?.iter().map(|leaf| leaf.oid));
     let detached = detached_tables(client, table.oid, wanted.archive).await?;
     oids.extend(detached.iter().filter(|detached| detached.same_columns).map(|detached| detached.oid));
     let present = login_exists && unreadable_tables(client, wanted.login, &oids).await?.is_empty();
@@ -191,7 +191,7 @@ async fn leaf_makers(client: &Client, wanted: &Installation<'_>) -> Result<BTree
     let mut makers: BTreeSet<(String, String)> = BTreeSet::new();
     for table in wanted.tables.iter().filter(|table| table.partitioning.is_some()) {
         makers.insert((table.shape.table.schema.clone(), table.owner.clone()));
-        let leaves = leaves(client, table.oid).await?;
+        let leaves = leaves(client, table.oid, &table.shape).await?;
         makers.extend(leaves.into_iter().map(|leaf| (leaf.table.schema, leaf.owner)));
     }
     let schemas: BTreeSet<String> = makers.iter().map(|(schema, _)| schema.clone()).collect();

@@ -3,7 +3,7 @@
 use super::read::{field, letter, read};
 use super::table::ReplicaIdentity;
 use super::{LeafBound, SourceError};
-use crate::base::TableName;
+use crate::base::{TableName, TableShape};
 use tokio_postgres::{Client, Row};
 
 /// One leaf partition.
@@ -15,7 +15,7 @@ pub struct Leaf {
     pub table: TableName,
     /// Its owner: whoever ran partman when it was made.
     pub owner: String,
-    /// Its bounds.
+    /// What bounds the days of its rows: its own bound, or that of the partition above it that is cut by the column which dates them.
     pub bound: LeafBound,
     /// Its own replica identity; the root's does not reach it.
     pub replica_identity: ReplicaIdentity,
@@ -23,22 +23,32 @@ pub struct Leaf {
     pub foreign: bool,
 }
 
-/// The leaves of a root in name order; none for a plain table. Nothing is locked: pg_partition_tree() would lock the root and then every
+/// The leaves of a table's root in name order; none for a plain table. A bound on anything but the column that dates the rows, be it of a
+/// partition below or above, is [`LeafBound::Other`]. Nothing is locked: pg_partition_tree() would lock the root and then every
 /// leaf, and run into a deadlock with a DETACH, which goes the other way.
 ///
 /// # Errors
 /// As any statement.
-pub async fn leaves(client: &Client, root_oid: u32) -> Result<Vec<Leaf>, SourceError> {
+pub async fn leaves(client: &Client, root_oid: u32, shape: &TableShape) -> Result<Vec<Leaf>, SourceError> {
     const SQL: &str = "
-        WITH RECURSIVE tree (oid) AS (
-            SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
+        WITH RECURSIVE tree (oid, bound) AS (
+            SELECT $1::oid, ''::text COLLATE \"C\"
+            UNION ALL
+            SELECT child.oid, CASE WHEN dated.partrelid IS NULL THEN tree.bound
+                                   ELSE coalesce(pg_get_expr(child.relpartbound, child.oid), '') END COLLATE \"C\"
+            FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+            JOIN pg_catalog.pg_class child ON child.oid = i.inhrelid
+            LEFT JOIN (pg_catalog.pg_partitioned_table dated JOIN pg_catalog.pg_attribute key
+                       ON key.attrelid = dated.partrelid AND key.attnum = dated.partattrs[0] AND key.attname = $2::text)
+                ON dated.partrelid = tree.oid AND dated.partstrat = 'r' AND dated.partnatts = 1)
         SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.relkind::text AS kind,
                c.relreplident::text AS identity, pg_get_userbyid(c.relowner)::text AS owner,
-               coalesce(pg_get_expr(c.relpartbound, c.oid), '') AS bound
+               tree.bound
         FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind <> 'p' AND c.oid <> $1::oid ORDER BY 2, 3";
-    let rows = read(client, "reading the table's leaves", SQL, &[&root_oid]).await?;
+    let dated_by = shape.columns.get(shape.partition_column).map_or("", |column| column.name.as_str());
+    let rows = read(client, "reading the table's leaves", SQL, &[&root_oid, &dated_by]).await?;
     let leaf = |row: &Row| {
         Ok(Leaf {
             oid: field(row, "oid")?,

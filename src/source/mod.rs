@@ -57,7 +57,7 @@ pub use archive_records::{
 pub use bounds::{BoundAlignment, LeafBound, Reach};
 pub use copying::{
     Brief, Extent, begin_range, copy_failed, copy_out, days_in, end_temporary_slots, extents, import_snapshot,
-    leave_range, prepare_copying, signatures, slot_waits_for, still_named, waited_for,
+    is_copying, leave_range, prepare_copying, signatures, slot_waits_for, still_named, waited_for,
 };
 pub use cron::{CronJob, cron_jobs, runs_maintenance, sees_own_jobs_only};
 pub use dated::{dated_between, first_instant};

@@ -40,16 +40,20 @@ fn transaction(dice: &mut Dice, today: NaiveDate) -> String {
     format!("BEGIN;\n{statement}{};\n", if dice.percent(6) { "ROLLBACK" } else { "COMMIT" })
 }
 
-async fn copied_as_one(server: ServerKind) {
-    let seed = seed();
+async fn with_rows(server: ServerKind, today: NaiveDate) -> Site {
     let site = Site::bare(server).await;
     site.cluster.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await.unwrap();
     site.sql(CREATE).await;
-    let today = Utc::now().date_naive();
     site.sql(&insert(today, 1, ROWS)).await;
     let mut text = site.pipeline_text();
     text.tables = vec![(TABLE.to_owned(), "created_at".to_owned(), "day")];
     site.write_pipeline(&text);
+    site
+}
+
+async fn copied_as_one(server: ServerKind) {
+    let (seed, today) = (seed(), Utc::now().date_naive());
+    let site = with_rows(server, today).await;
     let (pipeline, admin) = (site.pipeline_file(), site.cluster.admin_url(DATABASE));
     let (mut load, mut dice) = (Load::none(), Dice::new(seed));
     load.session(site.cluster.socket_url(DATABASE), PAUSE, move || transaction(&mut dice, today));
@@ -84,4 +88,32 @@ async fn s1_a_table_whose_key_does_not_hold_the_date_is_copied_as_one_on_postgre
 #[tokio::test]
 async fn s1_a_table_whose_key_does_not_hold_the_date_is_copied_as_one_on_postgresql_18() {
     copied_as_one(ServerKind::postgres_18().unwrap()).await;
+}
+
+/// Its changes name their day until the copy is half done. From then on each may be of any day, copied or not, and the lake has to know that
+/// before the first one passes by.
+#[tokio::test]
+async fn s1_a_table_whose_changes_do_not_name_their_day_any_more_is_marked_as_one_before_it_is_copied_so() {
+    let (seed, today) = (seed(), Utc::now().date_naive());
+    let site = with_rows(ServerKind::Debian15, today).await;
+    site.sql(&format!("ALTER TABLE {TABLE} ADD UNIQUE (id, created_at)")).await;
+    site.sql(&format!("ALTER TABLE {TABLE} REPLICA IDENTITY USING INDEX note_id_created_at_key")).await;
+    let (pipeline, admin) = (site.pipeline_file(), site.cluster.admin_url(DATABASE));
+    let dying =
+        |verb: &[&str], point: &str| RunningRun::start_verb_dying_at(&pipeline, &with_admin(verb, &admin), point);
+    dying(&["init", "--snapshot"], "copy.before_landing").finished(COPIED_WITHIN).await.killed();
+    let_go(&site, "lakebed").await;
+    assert_eq!(not_copied(&pipeline).await.len(), usize::try_from(DAYS).unwrap());
+    site.sql(&format!("ALTER TABLE {TABLE} REPLICA IDENTITY DEFAULT")).await;
+    let (mut load, mut dice) = (Load::none(), Dice::new(seed));
+    load.session(site.cluster.socket_url(DATABASE), PAUSE, move || transaction(&mut dice, today));
+    load.goes_on_for(5).await;
+    dying(&["snapshot"], "copy.mid_range").finished(COPIED_WITHIN).await.killed();
+    let_go(&site, "lakebed").await;
+    assert_eq!(not_copied(&pipeline).await, BTreeSet::from([format!("{TABLE} all")]));
+    super::finish_copy(&site, &pipeline).await;
+    load.goes_on_for(5).await;
+    load.end().await;
+    site.run_until_caught_up().await;
+    assert!(assert_lake_equals_source(&site, TABLE, "created_at", "day").await > ROWS / 2);
 }

@@ -55,7 +55,7 @@ async fn archive_rights(
     facts: &TableFacts,
 ) -> Result<(), SourceError> {
     let mut owners = vec![facts.owner.clone()];
-    owners.extend(source::leaves(client, facts.oid).await?.into_iter().map(|leaf| leaf.owner));
+    owners.extend(source::leaves(client, facts.oid, &facts.shape).await?.into_iter().map(|leaf| leaf.owner));
     owners.sort();
     owners.dedup();
     let refused = source::refused_in_schema(client, archive, &owners).await?;

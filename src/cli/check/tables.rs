@@ -18,7 +18,7 @@ pub(super) async fn check(
     facts: &TableFacts,
 ) -> Result<(), SourceError> {
     let table = &facts.shape.table;
-    let leaves = source::leaves(client, facts.oid).await?;
+    let leaves = source::leaves(client, facts.oid, &facts.shape).await?;
     let key: Vec<&str> = facts
         .shape
         .key

@@ -181,6 +181,6 @@ pub(super) async fn refuse_rows_meanwhile(
 }
 
 async fn holds_rows(client: &Client, facts: &TableFacts) -> anyhow::Result<bool> {
-    let leaves = source::leaves(client, facts.oid).await?;
+    let leaves = source::leaves(client, facts.oid, &facts.shape).await?;
     Ok(source::holds_rows(client, &facts.shape.table, &leaves).await?)
 }

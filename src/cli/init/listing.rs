@@ -30,8 +30,9 @@ pub(super) async fn under(
 ) -> anyhow::Result<Marks> {
     let control = connect::control(login).await?;
     source::prepare_session(control.client()).await?;
+    let watching = connect::control(login).await?;
     source::begin_under(control.client(), snapshot).await?;
-    let marks = list(control.client(), archive, tables).await?;
+    let marks = list((control.client(), watching.client()), archive, tables).await?;
     source::end_reading(control.client()).await?;
     Ok(marks)
 }
@@ -40,8 +41,9 @@ pub(super) async fn under(
 pub(super) async fn now(login: &Settings, archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
     let control = connect::control(login).await?;
     source::prepare_session(control.client()).await?;
+    let watching = connect::control(login).await?;
     source::begin_now(control.client()).await?;
-    let marks = list(control.client(), archive, tables).await?;
+    let marks = list((control.client(), watching.client()), archive, tables).await?;
     source::end_reading(control.client()).await?;
     Ok(marks)
 }
@@ -63,7 +65,7 @@ pub(super) async fn wait_for_older_writers(client: &Client) -> anyhow::Result<()
     Ok(())
 }
 
-async fn list(client: &Client, archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
+async fn list((client, watching): (&Client, &Client), archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
     let mut marks = Marks::new();
     for facts in tables {
         let table = &facts.shape.table;
@@ -73,7 +75,8 @@ async fn list(client: &Client, archive: &str, tables: &[&TableFacts]) -> anyhow:
         }
         let archived = archived_of(&found.candidates);
         let source_table = SourceTable { facts: (*facts).clone(), archived };
-        let days = snapshot::days_with_rows(client, &source_table).await.with_context(|| format!("listing {table}"))?;
+        let days = snapshot::days_with_rows(client, watching, &source_table).await;
+        let days = days.with_context(|| format!("listing {table}"))?;
         let days = if !days.is_empty() && !facts.shape.changes_name_their_day() {
             DaySet::whole()
         } else {

@@ -70,7 +70,7 @@ impl SourceTable {
 async fn empty_days(client: &Client, facts: &TableFacts) -> Result<Vec<Range<NaiveDate>>, source::SourceError> {
     let shape = &facts.shape;
     let Some(column) = shape.columns.get(shape.partition_column) else { return Ok(Vec::new()) };
-    let leaves = source::leaves(client, facts.oid).await?;
+    let leaves = source::leaves(client, facts.oid, shape).await?;
     let empty = source::empty_leaves(client, &leaves).await?;
     Ok(empty.into_iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone)).collect())
 }
