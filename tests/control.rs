@@ -406,3 +406,45 @@ async fn an_existing_login_only_gets_what_it_lacks() {
     assert!(jobs[0].active && source::runs_maintenance(&jobs[0]));
     assert!(source::plan_cron(&jobs, "postgres", "partman").unwrap().present);
 }
+
+/// VACUUM FULL takes hours, and nobody waits for it who only wants to know which days there are. A part of a day is bounded by what dates it.
+#[tokio::test]
+async fn leaves_are_listed_and_measured_while_somebody_locks_them() {
+    let (cluster, client) = cluster().await;
+    let sql = "CREATE TABLE public.visit (id int8, tenant text, seen date, day date, PRIMARY KEY (id, tenant, seen, day)) PARTITION BY RANGE (day);
+         CREATE TABLE public.visit_1 PARTITION OF public.visit FOR VALUES FROM (MINVALUE) TO ('2026-01-01');
+         CREATE TABLE public.visit_2 PARTITION OF public.visit FOR VALUES FROM ('2026-01-01') TO ('2026-01-02') PARTITION BY LIST (tenant);
+         CREATE TABLE public.visit_2a PARTITION OF public.visit_2 FOR VALUES IN ('a');
+         CREATE TABLE public.visit_3 PARTITION OF public.visit FOR VALUES FROM ('2026-01-02') TO ('2026-02-01') PARTITION BY RANGE (day);
+         CREATE TABLE public.visit_3a PARTITION OF public.visit_3 FOR VALUES FROM (MINVALUE) TO ('2026-01-03');
+         CREATE TABLE public.visit_3b PARTITION OF public.visit_3 FOR VALUES FROM ('2026-01-03') TO ('2026-01-04');
+         CREATE TABLE public.visit_4 PARTITION OF public.visit FOR VALUES FROM ('2026-02-01') TO ('2026-02-02') PARTITION BY RANGE (seen);
+         CREATE TABLE public.visit_4a PARTITION OF public.visit_4 FOR VALUES FROM ('2001-01-01') TO ('2002-01-01');
+         CREATE TABLE public.visit_5 PARTITION OF public.visit DEFAULT;
+         INSERT INTO public.visit VALUES (1, 'a', '2001-01-01', '2026-01-01')";
+    client.batch_execute(sql).await.unwrap();
+    let facts = source::table(&client, &rules("public", "visit", "day"), false).await.unwrap();
+    let locking = cluster.connect("postgres").await.unwrap();
+    locking.batch_execute("BEGIN; LOCK TABLE public.visit IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    client.batch_execute("SET lock_timeout = '1s'").await.unwrap();
+    let leaves = source::leaves(&client, facts.oid, &facts.shape).await.unwrap();
+    let range = |from: &str, to: &str| LeafBound::Range { from: Some(from.to_owned()), to: Some(to.to_owned()) };
+    let expected = [
+        ("visit_1", LeafBound::Range { from: None, to: Some("2026-01-01".to_owned()) }),
+        ("visit_2a", range("2026-01-01", "2026-01-02")),
+        ("visit_3a", range("2026-01-02", "2026-02-01")),
+        ("visit_3b", range("2026-01-03", "2026-01-04")),
+        ("visit_4a", range("2026-02-01", "2026-02-02")),
+        ("visit_5", LeafBound::Default),
+    ];
+    let found: Vec<(&str, LeafBound)> =
+        leaves.iter().map(|leaf| (leaf.table.name.as_str(), leaf.bound.clone())).collect();
+    assert_eq!(found, expected);
+    let oids: Vec<u32> = leaves.iter().map(|leaf| leaf.oid).collect();
+    let extents = source::extents(&client, &oids, true).await.unwrap();
+    assert_eq!(extents.iter().map(|extent| extent.blocks).collect::<Vec<_>>(), [1; 6], "guesses");
+    assert!(source::extents(&client, &oids, false).await.unwrap_err().is_lock_conflict());
+    locking.batch_execute("ROLLBACK").await.unwrap();
+    let exact = source::extents(&client, &oids, false).await.unwrap();
+    assert_eq!(exact.iter().map(|extent| extent.blocks).collect::<Vec<_>>(), [0, 1, 0, 0, 0, 0]);
+}

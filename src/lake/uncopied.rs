@@ -5,6 +5,7 @@
 //! of its own, so it goes with the table, any process can set it beside the feed, and the commit that brings the copy takes it away.
 
 use super::actions;
+use super::active::Wanted;
 use super::commit::Entry;
 use super::error::LakeError;
 use super::location::LakeLocation;
@@ -13,7 +14,7 @@ use super::progress::{Progress, copy_app_id};
 use super::receipt_book::dropped_partitions;
 use super::table::{LakeTable, Place};
 use crate::base::{DaySet, Partition, TableName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The transaction version of a day that has still to be copied.
 const MARKED: i64 = 1;
@@ -150,10 +151,16 @@ impl LakeTable {
         Ok(())
     }
 
-    /// Days that were dropped from PostgreSQL would be empty after a copy.
+    /// Days that were dropped from PostgreSQL, and of which there are rows here, would be empty after a copy.
     async fn refuse_what_is_only_here(&self, table: &TableName, days: &DaySet) -> Result<(), LakeError> {
         let dropped = dropped_partitions(&self.log.lake, table, self.schema.partition_by).await?;
-        let only_here: DaySet = dropped.into_iter().filter(|day| days.contains(*day)).collect();
+        let mut only_here: DaySet = dropped.into_iter().filter(|day| days.contains(*day)).collect();
+        if only_here.is_empty() {
+            return Ok(());
+        }
+        let files = self.log.active_files(self.version, self.schema.partition_by, &Wanted::All).await?;
+        let held: BTreeSet<Partition> = files.into_iter().map(|file| file.partition).collect();
+        only_here = only_here.days().filter(|day| held.contains(day)).collect();
         if only_here.is_empty() {
             return Ok(());
         }

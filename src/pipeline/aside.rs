@@ -59,10 +59,7 @@ pub(super) enum CopyOrder {
         days: DaySet,
     },
     /// A table can be copied as a whole only: every day of it is to be copied.
-    MarkWhole {
-        /// Index of the table.
-        table: usize,
-    },
+    MarkWhole { table: usize },
     /// Nothing more is to be done here.
     Leave(Leave),
 }
@@ -194,7 +191,9 @@ impl Follow {
                 if let Some(following) = self.tables.get_mut(table) {
                     following.days.marked.subtract(&days);
                 }
-                self.command(LandCommand::Keep { table, days, at: self.progress.sent_to }).await?;
+                // What passed by of an open transaction commits there.
+                let at = self.progress.open.map_or(self.progress.sent_to, |open| open.commit_lsn);
+                self.command(LandCommand::Keep { table, days, at }).await?;
             }
             CopyOrder::MarkWhole { table } => {
                 self.mark(table, DaySet::whole(), "its changes do not name their day").await?

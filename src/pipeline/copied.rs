@@ -47,7 +47,7 @@ impl Landing {
         let patience = self.patience.clone();
         let reason = format!(
             "{days} was to be copied again, and PostgreSQL has no partition for it any more: the lake keeps what it has; changes of it \
-             that were committed before {at}, after it was marked, are not in the lake"
+             that were committed up to {at}, after it was marked, are not in the lake"
         );
         self.note((FindingKind::Kept, at), reason, lake, &patience).await?;
         let unmarked = self.table.unmark(days, &patience).await;

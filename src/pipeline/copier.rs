@@ -32,7 +32,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Before days are tried again that something stands against.
 const PUT_ASIDE_FOR: Duration = Duration::from_secs(600);
-/// So often whoever locks or rewrites a batch's tables is waited for before the other days go on without it.
+/// So often a batch is copied again whose tables are changed under it, before the other days go on without it.
 const HINDERED_MAX: u32 = 3;
 
 /// The stage and its connections.
@@ -58,7 +58,9 @@ pub(super) struct Copier {
     pub(super) batch: Vec<(usize, DaySet)>,
     /// A batch has failed for good: its groups of days are tried one after the other.
     pub(super) one_group: bool,
-    /// How often in a row somebody stood in the way.
+    /// Whoever stood in the way of that batch may have gone since.
+    pub(super) may_pass: bool,
+    /// How often in a row somebody changed or locked a batch's tables.
     pub(super) hindered: u32,
     pub(super) put_aside: PutAside,
 }
@@ -101,7 +103,9 @@ impl Copier {
             let wanted = self.put_aside.without(&marked);
             if wanted.iter().all(DaySet::is_empty) {
                 match self.put_aside.reason.take() {
-                    Some(reason) if self.until == Until::Copied => return Err(reason),
+                    Some(reason) if self.until == Until::Copied => {
+                        return Err(SnapshotError::OthersCopied { reason: reason.to_string() }.into());
+                    }
                     _ => self.wait_for_news(LONGEST_WAIT).await,
                 }
                 continue;
@@ -109,6 +113,7 @@ impl Copier {
             match Box::pin(self.batch(&wanted)).await {
                 Ok(()) => {
                     self.hindered = 0;
+                    self.one_group &= !self.may_pass;
                     backoff.reset();
                 }
                 Err(error) => self.failed(error, &mut backoff).await?,
@@ -120,9 +125,7 @@ impl Copier {
     async fn failed(&mut self, error: PipelineError, backoff: &mut Backoff) -> Result<(), PipelineError> {
         self.order(CopyOrder::GiveUp).await;
         let is_definite = error.retry_class() == RetryClass::Definite;
-        if is_hindrance(&error) {
-            self.hindered += 1;
-        }
+        self.hindered = if self.batch.is_empty() { 0 } else { hindered(&error, self.hindered) };
         if !self.batch.is_empty() && (is_definite || self.hindered >= HINDERED_MAX) {
             self.hindered = 0;
             self.narrow_down(error);
@@ -141,6 +144,7 @@ impl Copier {
     /// is left for a while.
     fn narrow_down(&mut self, error: PipelineError) {
         if !std::mem::replace(&mut self.one_group, true) {
+            self.may_pass = error.retry_class() == RetryClass::Transient;
             tracing::info!(%error, "a batch of days cannot be copied; trying them one after the other");
             return;
         }
@@ -266,6 +270,8 @@ impl Copier {
             }
             tracing::error!(table = %name, days = %kept, "PostgreSQL has no partition for these days any more, which were to be copied again: the lake keeps what it has of them");
             days.subtract(&kept);
+            // Until the marks are gone the same would be asked for again.
+            self.put_aside.add(table, kept.clone());
             self.order(CopyOrder::Keep { table, days: kept }).await;
         }
         let source = SourceTable { facts, archived: archived_of(&found.candidates) };
@@ -389,11 +395,9 @@ impl PutAside {
         self.days.push((table, days, Instant::now() + PUT_ASIDE_FOR));
     }
 
-    /// Whoever waits for the end is told the first reason that does not pass by itself.
+    /// Whoever waits for the end is told the first reason.
     fn because(&mut self, error: PipelineError) {
-        if error.retry_class() == RetryClass::Definite {
-            self.reason.get_or_insert(error);
-        }
+        self.reason.get_or_insert(error);
     }
 
     /// Marked days of each table without these.
@@ -410,10 +414,13 @@ impl PutAside {
     }
 }
 
-/// Somebody locks the batch's tables, or changes them under it.
-fn is_hindrance(error: &PipelineError) -> bool {
-    let PipelineError::Snapshot(error) = error else { return false };
-    matches!(error, SnapshotError::Locked { .. } | SnapshotError::Rewritten { .. } | SnapshotError::NotEnded { .. })
+/// How often somebody stood in the way by now. Who locks a table was waited for already.
+fn hindered(error: &PipelineError, before: u32) -> u32 {
+    match error {
+        PipelineError::Snapshot(SnapshotError::Locked { .. }) => HINDERED_MAX,
+        PipelineError::Snapshot(SnapshotError::Rewritten { .. } | SnapshotError::NotEnded { .. }) => before + 1,
+        _ => 0,
+    }
 }
 
 /// The detached partitions of a table, as a copy looks for rows in them.

@@ -61,9 +61,10 @@ impl Sides<'_> {
         }
         let dropped = self.dropped(facts, days).await?;
         let leaves = source::leaves(self.client, facts.oid, &facts.shape).await?;
+        let today = chrono::Utc::now().date_naive();
         let has_place = |day: Partition| {
             let span = reconcile::days_of(day);
-            span.is_some_and(|span| reconcile::has_place(facts, &leaves, &found.candidates, span))
+            span.is_some_and(|span| reconcile::has_place(facts, &leaves, &found.candidates, span, today))
         };
         Ok(held.into_iter().filter(|day| dropped.contains(day) || !has_place(*day)).collect())
     }

@@ -121,7 +121,7 @@ pub(super) enum LandCommand {
         table: usize,
         /// The days.
         days: DaySet,
-        /// From here on their changes are taken again.
+        /// Behind this their changes are taken again.
         at: Lsn,
     },
     /// A transaction's end: make everything so far durable, then acknowledge it.

@@ -4,7 +4,7 @@
 use super::{Archive, PipelineError, archived_of};
 use crate::base::{DaySet, Partition, TableName};
 use crate::config::TableSection;
-use crate::connect;
+use crate::connect::Settings;
 use crate::lake::{self, Patience};
 use crate::reconcile::{Candidate, DayToBalance, DayVerdict, Reconciler, Span, Standing};
 use crate::snapshot::{self, SnapshotError, SourceTable};
@@ -66,9 +66,7 @@ impl Archive<'_> {
         let reconciler = self.reconciler(&table, section, false);
         reconciler.moves().await?;
         let waiting = reconciler.candidates().await?.candidates;
-        let watching = connect::control(&self.settings).await?;
-        let sessions = (table.control.client(), watching.client());
-        let with_rows = days_with_rows(sessions, &table.facts, &waiting).await?;
+        let with_rows = days_with_rows(table.control.client(), &self.settings, &table.facts, &waiting).await?;
         let all = reconciler.days_to_balance(&with_rows, &waiting).await?;
         let kept = all.iter().find(|day| is_the_lakes_alone(&day.standing)).map(|day| day.partition);
         let wanted: Vec<DayToBalance> = all.into_iter().filter(|day| day.span.overlaps(asked)).collect();
@@ -140,13 +138,14 @@ fn copy_again(differing: DaySet, changes_name_their_day: bool, kept: Option<Part
 
 /// The days of which the source has rows, attached or waiting.
 async fn days_with_rows(
-    (client, watching): (&Client, &Client),
+    client: &Client,
+    settings: &Settings,
     facts: &TableFacts,
     waiting: &[Candidate],
 ) -> Result<BTreeSet<Partition>, PipelineError> {
     let table = SourceTable { facts: facts.clone(), archived: archived_of(waiting) };
     source::begin_now(client).await?;
-    let days: Result<_, SnapshotError> = snapshot::days_with_rows(client, watching, &table).await;
+    let days: Result<_, SnapshotError> = snapshot::days_with_rows(client, settings, &table).await;
     let ended: Result<(), SourceError> = source::end_reading(client).await;
     let days = days?;
     ended?;

@@ -334,6 +334,7 @@ fn wire(
         expected: BTreeMap::new(),
         batch: Vec::new(),
         one_group: false,
+        may_pass: false,
         hindered: 0,
         put_aside: PutAside::default(),
     };

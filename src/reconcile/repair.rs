@@ -88,9 +88,10 @@ impl Reconciler<'_> {
         let waited = waiting.iter().flat_map(|one| partitions_of(one.span, shape.partition_by));
         let partitions = lake.keys().chain(with_rows).copied().chain(waited);
         let partitions: BTreeSet<Partition> = partitions.collect();
+        let today = Utc::now().date_naive();
         // Where the lake has nothing, there is nothing to lose.
         let has_place = |partition: Partition, span: Span| {
-            !lake.contains_key(&partition) || has_place(self.facts, &leaves, waiting, span)
+            !lake.contains_key(&partition) || has_place(self.facts, &leaves, waiting, span, today)
         };
         let day = |partition: Partition| {
             let span = days_of(partition)?;
@@ -156,10 +157,10 @@ impl Reconciler<'_> {
     }
 }
 
-/// Whether PostgreSQL has a place for every one of some days, attached or waiting in the archive. A default partition is none for what lies
-/// before the end of the newest leaf: what it has of a day there may be a late row of one that is gone. Behind it no leaf was made yet, and
-/// every row is in the default partition. A table that is not cut into ranges of its dates alone always has.
-pub fn has_place(facts: &TableFacts, leaves: &[Leaf], waiting: &[Candidate], span: Span) -> bool {
+/// Whether PostgreSQL has a place for every one of some days, attached or waiting in the archive. A default partition is none: what it has of
+/// a day may be a late row of one that is gone. Only of yesterday, `today` and the days to come, if they lie behind the newest leaf, it has
+/// every row: nobody has dropped what was not made yet. A table that is not cut into ranges of its dates alone always has a place.
+pub fn has_place(facts: &TableFacts, leaves: &[Leaf], waiting: &[Candidate], span: Span, today: NaiveDate) -> bool {
     let shape = &facts.shape;
     let Some(column) = shape.columns.get(shape.partition_column) else { return true };
     let is_by_date = facts
@@ -175,7 +176,8 @@ pub fn has_place(facts: &TableFacts, leaves: &[Leaf], waiting: &[Candidate], spa
     let is_covered = |day: NaiveDate| {
         covered.iter().any(|(from, to)| from.is_none_or(|from| from <= day) && to.is_none_or(|to| day < to))
     };
-    let is_to_come = |day: NaiveDate| has_default && behind_all.is_some_and(|end| end <= day);
+    let yesterday = today.pred_opt().unwrap_or(today);
+    let is_to_come = |day: NaiveDate| has_default && yesterday <= day && behind_all.is_some_and(|end| end <= day);
     let has = |day: NaiveDate| waits(day) || is_covered(day) || is_to_come(day);
     !is_by_date || span.lower.iter_days().take_while(|day| *day < span.upper).all(has)
 }
@@ -370,7 +372,8 @@ mod tests {
         let waits = Candidate { oid: 3, table: TableName::new("archive", "event_p20260104"), span: day("2026-01-04") };
         let waiting = [waits];
         let by_date = facts('r', "created_at");
-        let has = |leaves: &[Leaf], text: &str| has_place(&by_date, leaves, &waiting, day(text));
+        let today = day("2026-01-04").lower;
+        let has = |leaves: &[Leaf], text: &str| has_place(&by_date, leaves, &waiting, day(text), today);
         let days = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"];
         assert_eq!(
             days.map(|text| has(&leaves, text)),
@@ -382,13 +385,15 @@ mod tests {
         let leaves = [default, second, later.clone()];
         assert_eq!(days.map(|text| has(&leaves, text)), [false, true, false, true], "the third is gone");
         assert!(!has(&leaves[1..], "2026-01-06") && has(&leaves, "2026-01-06"), "rows of it have nowhere to be");
+        let days_later = day("2026-01-08").lower;
+        assert!(!has_place(&by_date, &leaves, &waiting, day("2026-01-06"), days_later), "its leaf may be gone");
         let history = leaf("FOR VALUES FROM (MINVALUE) TO ('2026-01-03 00:00:00')");
         let leaves = [history, later, leaf("FOR VALUES FROM ('2026-01-06 00:00:00') TO (MAXVALUE)"), leaf("DEFAULT")];
         let found = ["1999-01-01", "2026-01-02", "2026-01-03", "2030-01-01"].map(|text| has(&leaves, text));
         assert_eq!(found, [true, true, false, true]);
         let month = days_of(PartitionBy::Month.partition_of(day("2026-01-02").lower)).unwrap();
-        assert!(!has_place(&by_date, &leaves, &waiting, month), "every day of it has to have one");
-        assert!(has_place(&facts('l', "tenant_id"), &leaves, &waiting, day("2026-01-03")));
+        assert!(!has_place(&by_date, &leaves, &waiting, month, today), "every day of it has to have one");
+        assert!(has_place(&facts('l', "tenant_id"), &leaves, &waiting, day("2026-01-03"), today));
     }
 
     #[test]

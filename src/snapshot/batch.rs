@@ -1,7 +1,7 @@
 //! Which days are copied next: together in one snapshot, and so few that it is held briefly.
 
 use super::SnapshotError;
-use super::places::{Kind, Place, SourceTable, last_day, places};
+use super::places::{Kind, Place, Sizes, SourceTable, last_day, places};
 use crate::base::{DaySet, Partition, PartitionBy};
 use chrono::{Datelike, NaiveDate};
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub async fn waiting(
     if marked.is_empty() {
         return Ok(Vec::new());
     }
-    let places = places(client, table).await?;
+    let places = places(client, table, marked, Sizes::Rough).await?;
     if marked.is_whole() || !table.shape().changes_name_their_day() {
         let bytes = places.iter().map(|place| place.extent.bytes).sum();
         return Ok(vec![Waiting { table: number, days: DaySet::whole(), bytes }]);

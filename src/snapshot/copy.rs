@@ -5,7 +5,7 @@ use super::exported::Exported;
 use super::meter::{Meter, Phase};
 use super::outlet::Outlet;
 use super::pace::Pace;
-use super::places::{Place, SourceTable, are_untouched, places};
+use super::places::{Place, Sizes, SourceTable, are_untouched, places};
 use super::seat::{Seat, give_way};
 use super::work::{Queue, Relation, columns_of};
 use super::worker::{Count, Harvest, Shared, Table, Worker};
@@ -151,8 +151,7 @@ async fn survey(session: &ControlConnection, orders: &[Wanted]) -> Result<Survey
     for (number, Wanted { table, days }) in orders.iter().enumerate() {
         let shape = &table.facts.shape;
         let (columns, texts) = columns_of(shape);
-        let mut places = places(session.client(), table).await?;
-        places.retain(|place| place.meets(days));
+        let places = places(session.client(), table, days, Sizes::Exact).await?;
         let relation = |place: &Place| Relation::new(number, place, shape, days, &columns);
         survey.relations.extend(places.iter().map(relation));
         survey.tables.push(Table { shape: Arc::new(shape.clone()), days: days.clone(), texts });

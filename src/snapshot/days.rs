@@ -1,9 +1,10 @@
 //! Of which days PostgreSQL has rows.
 
 use super::SnapshotError;
-use super::places::{LOCK_ATTEMPTS, LOCK_SECONDS, Place, SourceTable, are_untouched, places};
+use super::places::{LOCK_ATTEMPTS, LOCK_SECONDS, Place, Sizes, SourceTable, are_untouched, places};
 use super::work::Blocks;
-use crate::base::{ColumnType, Partition, TableShape};
+use crate::base::{ColumnType, DaySet, Partition, TableShape};
+use crate::connect::{Settings, control};
 use crate::source::{self, Brief, SourceError, days_in, quote_identifier};
 use chrono::{NaiveDate, NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
@@ -19,18 +20,18 @@ const HOUR: &str = "%Y-%m-%d %H:%M:%S";
 
 /// The days (months) that PostgreSQL has rows of, anywhere, and about how many bytes of each. Runs inside whatever transaction the session
 /// is in, and sees what that sees; no lock outlives the statement that needed it. A day whose rows were all deleted may be among them.
-/// `watching` is in no transaction: it sees whether a table was rewritten under an older snapshot, which finds nothing in it then.
+/// A session of its own, from `settings`, sees afterwards whether a table was rewritten under an older snapshot, which finds nothing in it then.
 ///
 /// # Errors
 /// [`SnapshotError::ChangedWhileListed`]; [`SnapshotError::Undatable`] for rows that no day can hold, [`SnapshotError::ForeignLeaf`], [`SnapshotError::RowSecurity`],
 /// [`SnapshotError::Locked`]; as any statement.
 pub async fn days_with_rows(
     client: &Client,
-    watching: &Client,
+    settings: &Settings,
     table: &SourceTable,
 ) -> Result<BTreeMap<Partition, u64>, SnapshotError> {
     let mut found = BTreeMap::new();
-    let places = places(client, table).await?;
+    let places = places(client, table, &DaySet::whole(), Sizes::Rough).await?;
     for place in &places {
         if place.is_empty() {
             continue;
@@ -46,7 +47,9 @@ pub async fn days_with_rows(
     }
     let by = table.shape().partition_by;
     let read: Vec<&Place> = places.iter().filter(|place| place.only_partition(by).is_none()).collect();
-    match are_untouched(watching, &read).await? {
+    let watching = control(settings).await?;
+    source::prepare_copying(watching.client()).await?;
+    match are_untouched(watching.client(), &read).await? {
         true => Ok(found),
         false => Err(SnapshotError::ChangedWhileListed { table: table.shape().table.clone() }),
     }

@@ -138,6 +138,12 @@ pub enum SnapshotError {
         /// Why it is left alone.
         reason: String,
     },
+    /// All that could be copied is; for whoever waits for the end.
+    #[error("{reason} (every other day is copied; lakebed run and lakebed snapshot try these again)")]
+    OthersCopied {
+        /// What stands against the first of those days that could not.
+        reason: String,
+    },
     /// A task of the copy panicked.
     #[error("a session that copies stopped with a panic; report this as a defect of lakebed, and start it again")]
     Panicked,
@@ -164,6 +170,7 @@ impl Classify for SnapshotError {
             | Self::Undatable { .. }
             | Self::Stray { .. }
             | Self::LeftAlone { .. }
+            | Self::OthersCopied { .. }
             | Self::Panicked => RetryClass::Definite,
         }
     }

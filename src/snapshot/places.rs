@@ -99,9 +99,15 @@ impl Place {
     }
 
     /// Whether rows of one of these days can be in it.
+    #[cfg(test)]
     pub(super) fn meets(&self, days: &DaySet) -> bool {
-        days.is_whole() || days.days().any(|day| self.reach.meets(day.first_day(), last_day(day)))
+        meets(&self.reach, days)
     }
+}
+
+/// Whether rows of one of these days can be where this reaches.
+fn meets(reach: &Reach, days: &DaySet) -> bool {
+    days.is_whole() || days.days().any(|day| reach.meets(day.first_day(), last_day(day)))
 }
 
 /// Consecutive partitions as ranges of days.
@@ -132,11 +138,26 @@ pub(super) fn last_day(partition: Partition) -> NaiveDate {
     next(partition).and_then(|next| next.first_day().pred_opt()).unwrap_or(partition.first_day())
 }
 
-/// Everything that has rows of the table, as the session's snapshot knows it, with its size of today. No lock outlives this.
-pub(super) async fn places(client: &Client, table: &SourceTable) -> Result<Vec<Place>, SnapshotError> {
+/// How well a size has to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sizes {
+    /// By whoever reads the rows.
+    Exact,
+    /// By whoever only plans: that of a table which is locked against everybody is guessed, and not waited for.
+    Rough,
+}
+
+/// Everything that can have rows of these days of the table, as the session's snapshot knows it, with its size of today. No lock outlives
+/// this.
+pub(super) async fn places(
+    client: &Client,
+    table: &SourceTable,
+    days: &DaySet,
+    sizes: Sizes,
+) -> Result<Vec<Place>, SnapshotError> {
     for _ in 0..LOCK_ATTEMPTS {
         let brief = Brief::begin(client).await?;
-        let looked = look(client, table).await;
+        let looked = look(client, table, days, sizes).await;
         match looked {
             Ok(places) => {
                 brief.end(client).await?;
@@ -153,13 +174,14 @@ pub(super) async fn places(client: &Client, table: &SourceTable) -> Result<Vec<P
     Err(SnapshotError::Locked { table: table.shape().table.clone(), seconds: LOCK_SECONDS })
 }
 
-async fn look(client: &Client, table: &SourceTable) -> Result<Vec<Place>, SnapshotError> {
+async fn look(client: &Client, table: &SourceTable, days: &DaySet, sizes: Sizes) -> Result<Vec<Place>, SnapshotError> {
     let mut known = leaves(client, table).await?;
     for archived in &table.archived {
         known.entry(archived.oid).or_insert((Kind::Detached, Reach::between(archived.lower, archived.upper)));
     }
+    known.retain(|_, (_, reach)| meets(reach, days));
     let oids: Vec<u32> = known.keys().copied().collect();
-    let extents = source::extents(client, &oids).await?;
+    let extents = source::extents(client, &oids, sizes == Sizes::Rough).await?;
     let present: Vec<u32> = extents.iter().map(|extent| extent.oid).collect();
     let hidden = source::hidden_by_policies(client, &present).await?;
     if !hidden.is_empty() {

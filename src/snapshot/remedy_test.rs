@@ -32,6 +32,7 @@ pub(crate) fn every() -> Vec<Case<SnapshotError>> {
         Definite ["row-level security", "public.event", "BYPASSRLS"] RowSecurity { tables: "public.event".to_owned() };
         Definite ["public.event has rows whose at is", "give them another date"]
             Undatable { table: table(), column: "at".to_owned() };
+        Definite ["columns", "every other day", "try these again"] OthersCopied { reason: "its columns are others".to_owned() };
         Transient ["partition of public.event", "copied again"] Rewritten { table: table() };
         Transient ["partition of public.event", "run the command again"] ChangedWhileListed { table: table() };
         Transient ["partition of public.event", "more than 120 s", "copied again"] Locked { table: table(), seconds: 120 };

@@ -100,17 +100,17 @@ pub struct Extent {
     pub signature: String,
 }
 
-/// The extents of those relations that the session's snapshot knows, by oid. One that was dropped since has no blocks. Of one that somebody
-/// has locked against everybody, the size is that of its last VACUUM or ANALYZE, at least a block: whoever only wants to know how much there
-/// is must not wait for it.
+/// The extents of those relations that the session's snapshot knows, by oid. One that was dropped since has no blocks. If that is enough
+/// (`rough`), the size of one that somebody has locked against everybody is that of its last VACUUM or ANALYZE, at least a block, and not
+/// waited for.
 ///
 /// # Errors
 /// As any statement; SQLSTATE 55P03 where somebody locks one of them.
-pub async fn extents(client: &Client, relations: &[u32]) -> Result<Vec<Extent>, SourceError> {
+pub async fn extents(client: &Client, relations: &[u32], rough: bool) -> Result<Vec<Extent>, SourceError> {
     const SQL: &str = "
         WITH shut AS MATERIALIZED (
             SELECT relation FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted AND mode = 'AccessExclusiveLock'
-               AND relation = ANY ($1::oid[]) AND pid <> pg_backend_pid()),
+               AND relation = ANY ($1::oid[]) AND pid IS DISTINCT FROM pg_backend_pid() AND $2::bool),
         block AS MATERIALIZED (SELECT current_setting('block_size')::int8 AS bytes)
         SELECT c.oid, CASE WHEN c.oid IN (SELECT relation FROM shut) THEN greatest(c.relpages, 1)::int8
                            ELSE coalesce(pg_relation_size(c.oid::regclass), 0) / block.bytes END AS blocks,
@@ -119,7 +119,7 @@ pub async fn extents(client: &Client, relations: &[u32]) -> Result<Vec<Extent>, 
                    (SELECT string_agg(format('%s %s %s %s', attnum, attname, atttypid, atttypmod), ',' ORDER BY attnum)
                     FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)) AS signature
         FROM pg_catalog.pg_class c CROSS JOIN block WHERE c.oid = ANY ($1::oid[]) ORDER BY 1";
-    let rows = read(client, "reading the sizes of tables", SQL, &[&relations]).await?;
+    let rows = read(client, "reading the sizes of tables", SQL, &[&relations, &rough]).await?;
     let extent = |row: &Row| {
         Ok(Extent {
             oid: field(row, "oid")?,

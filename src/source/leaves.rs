@@ -24,20 +24,23 @@ pub struct Leaf {
 }
 
 /// The leaves of a table's root in name order; none for a plain table. A bound on anything but the column that dates the rows, be it of a
-/// partition below or above, is [`LeafBound::Other`]. Nothing is locked: pg_partition_tree() would lock the root and then every
+/// partition below or above, is [`LeafBound::Other`]; what is cut twice by that column has the inner bound where both sides of it are bounded.
+/// Nothing is locked: pg_partition_tree() would lock the root and then every
 /// leaf, and run into a deadlock with a DETACH, which goes the other way.
 ///
 /// # Errors
 /// As any statement.
 pub async fn leaves(client: &Client, root_oid: u32, shape: &TableShape) -> Result<Vec<Leaf>, SourceError> {
+    // pg_get_expr() would open, and lock, the relation whose oid it is given; a bound has no column to look up there.
     const SQL: &str = "
         WITH RECURSIVE tree (oid, bound) AS (
             SELECT $1::oid, ''::text COLLATE \"C\"
             UNION ALL
-            SELECT child.oid, CASE WHEN dated.partrelid IS NULL THEN tree.bound
-                                   ELSE coalesce(pg_get_expr(child.relpartbound, child.oid), '') END COLLATE \"C\"
+            SELECT child.oid, CASE WHEN dated.partrelid IS NULL OR (tree.bound <> '' AND own.bound ~ 'MINVALUE|MAXVALUE')
+                                   THEN tree.bound ELSE own.bound END COLLATE \"C\"
             FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
             JOIN pg_catalog.pg_class child ON child.oid = i.inhrelid
+            CROSS JOIN LATERAL (SELECT coalesce(pg_get_expr(child.relpartbound, 0::oid), '')) AS own (bound)
             LEFT JOIN (pg_catalog.pg_partitioned_table dated JOIN pg_catalog.pg_attribute key
                        ON key.attrelid = dated.partrelid AND key.attnum = dated.partattrs[0] AND key.attname = $2::text)
                 ON dated.partrelid = tree.oid AND dated.partstrat = 'r' AND dated.partnatts = 1)

@@ -135,7 +135,10 @@ async fn s2_what_a_killed_wait_for_a_snapshot_leaves_behind_is_ended_by_the_next
     super::let_go(&old.site, &lane.slot).await;
     let first = old.site.value("SELECT slot_name FROM pg_replication_slots WHERE temporary").await;
     let second = RunningRun::start_verb(&lane.file, &verb);
-    old.site.wait_for(&format!("{waits} AND slot_name <> '{first}'")).await;
+    old.site
+        .wait_for(&format!("SELECT NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{first}')"))
+        .await;
+    old.site.wait_for(waits).await;
     long.execute("COMMIT").await.unwrap();
     second.finished(COPIED_WITHIN).await.succeeded();
     old.assert_equal(&lane.folder).await;

@@ -30,9 +30,8 @@ pub(super) async fn under(
 ) -> anyhow::Result<Marks> {
     let control = connect::control(login).await?;
     source::prepare_session(control.client()).await?;
-    let watching = connect::control(login).await?;
     source::begin_under(control.client(), snapshot).await?;
-    let marks = list((control.client(), watching.client()), archive, tables).await?;
+    let marks = list((control.client(), login), archive, tables).await?;
     source::end_reading(control.client()).await?;
     Ok(marks)
 }
@@ -41,9 +40,8 @@ pub(super) async fn under(
 pub(super) async fn now(login: &Settings, archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
     let control = connect::control(login).await?;
     source::prepare_session(control.client()).await?;
-    let watching = connect::control(login).await?;
     source::begin_now(control.client()).await?;
-    let marks = list((control.client(), watching.client()), archive, tables).await?;
+    let marks = list((control.client(), login), archive, tables).await?;
     source::end_reading(control.client()).await?;
     Ok(marks)
 }
@@ -65,7 +63,7 @@ pub(super) async fn wait_for_older_writers(client: &Client) -> anyhow::Result<()
     Ok(())
 }
 
-async fn list((client, watching): (&Client, &Client), archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
+async fn list((client, login): (&Client, &Settings), archive: &str, tables: &[&TableFacts]) -> anyhow::Result<Marks> {
     let mut marks = Marks::new();
     for facts in tables {
         let table = &facts.shape.table;
@@ -75,7 +73,7 @@ async fn list((client, watching): (&Client, &Client), archive: &str, tables: &[&
         }
         let archived = archived_of(&found.candidates);
         let source_table = SourceTable { facts: (*facts).clone(), archived };
-        let days = snapshot::days_with_rows(client, watching, &source_table).await;
+        let days = snapshot::days_with_rows(client, login, &source_table).await;
         let days = days.with_context(|| format!("listing {table}"))?;
         let days = if !days.is_empty() && !facts.shape.changes_name_their_day() {
             DaySet::whole()

@@ -5,7 +5,7 @@ use crate::base::TableShape;
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
 use crate::pipeline::table_rules;
-use crate::source::{self, OpenFinding, ServerFacts, SlotFacts, TableFacts};
+use crate::source::{self, Leaf, OpenFinding, ServerFacts, SlotFacts, TableFacts};
 use chrono::NaiveDate;
 use std::ops::Range;
 use tokio_postgres::Client;
@@ -72,5 +72,10 @@ async fn empty_days(client: &Client, facts: &TableFacts) -> Result<Vec<Range<Nai
     let Some(column) = shape.columns.get(shape.partition_column) else { return Ok(Vec::new()) };
     let leaves = source::leaves(client, facts.oid, shape).await?;
     let empty = source::empty_leaves(client, &leaves).await?;
-    Ok(empty.into_iter().filter_map(|leaf| leaf.bound.days(column.column_type, shape.time_zone)).collect())
+    let is_empty = |leaf: &&Leaf| empty.iter().any(|empty| empty.oid == leaf.oid);
+    let days = |leaf: &Leaf| leaf.bound.days(column.column_type, shape.time_zone);
+    // A day may be cut again, by a tenant say, and only some of its parts be empty.
+    let held: Vec<Range<NaiveDate>> = leaves.iter().filter(|leaf| !is_empty(leaf)).filter_map(days).collect();
+    let is_held = |range: &Range<NaiveDate>| held.iter().any(|held| held.start < range.end && range.start < held.end);
+    Ok(empty.iter().copied().filter_map(days).filter(|range| !is_held(range)).collect())
 }
