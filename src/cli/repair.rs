@@ -11,7 +11,7 @@
 //!  "tables": [{"table": "public.security_event",
 //!              "error": text | null,                why it could not be looked at, or not be copied again
 //!              "balance": n, "differ": n, "not_judged": n, "left_alone": n,    days, before anything was copied
-//!              "copied": ["2026-01-02"] | null,     marked to be copied again, "all" for the whole table; null: nothing was
+//!              "copied": ["2026-01-02"] | null,     marked to be copied again, ["all"] for the whole table; null: nothing was
 //!              "days": [{"day": "2026-01-02",       or a month, "2026-01"
 //!                        "outcome": "balances" | "balances_so_far" | "differs" | "not_judged" | "dropped" | "no_partition" | "not_copied",
 //!                        "reasons": [text],          what differs, or why it is left alone or cannot be told

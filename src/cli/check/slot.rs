@@ -49,7 +49,7 @@ fn judge_headroom(findings: &mut Findings, slot: &SlotFacts, limit_bytes: Option
 fn judge(findings: &mut Findings, slot: Option<&SlotFacts>, name: &str, database: &str) {
     const AREA: Area = Area::Slot;
     let Some(slot) = slot else {
-        findings.error(AREA, format!("slot {name} does not exist"), "lakebed init --snapshot --admin-url …");
+        findings.error(AREA, format!("slot {name} does not exist"), "lakebed init --snapshot --admin-url …; if the lake has its tables already, lakebed init --from-now and then lakebed repair");
         return;
     };
     if let Some(problem) = slot.unusable(database) {
