@@ -39,7 +39,7 @@
 //!                        "differs": bool,             PostgreSQL had others
 //!                        "waiting": [text],           its detached tables
 //!                        "receipts": [n]}]}],         by which it was dropped; days are oldest first
-//!  "findings": [{"kind": "parked" | "skipped" | "refused" | "gap" | "default" | "kept",
+//!  "findings": [{"kind": "parked" | "skipped" | "refused" | "gap" | "default" | "kept" | "gone",
 //!                "table": text | null,            null: it concerns the whole pipeline
 //!                "lsn": "0/1A2B3C4",
 //!                "reason": text,

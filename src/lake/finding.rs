@@ -40,6 +40,8 @@ pub enum FindingKind {
     /// Days that were to be copied again stay as they are, since PostgreSQL has no partition of them any more; changes from before a
     /// position may have passed them by.
     Kept,
+    /// Days that were to be copied for the first time, and whose partition was gone at a position before that, with all rows.
+    Gone,
 }
 
 impl FindingKind {
@@ -52,6 +54,7 @@ impl FindingKind {
             Self::Gap => "gap",
             Self::Default => "default",
             Self::Kept => "kept",
+            Self::Gone => "gone",
         }
     }
 }

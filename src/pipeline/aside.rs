@@ -71,6 +71,8 @@ pub(super) struct CopiedTable {
     /// Files, with the writer of each.
     pub(super) written: Vec<(TableWriter, Vec<StagedFile>)>,
     pub(super) rows: u64,
+    /// Days without any row, as of a position, whose partition is gone.
+    pub(super) gone: (DaySet, Lsn),
 }
 
 /// What becomes of a change, by its day.

@@ -265,7 +265,8 @@ impl Server {
         let Some((_, rows)) = copy.snapshot else { return };
         let count = rows.len() as u64;
         let was_given_up = self.follow.aside.is_none();
-        let copied = CopiedTable { table: 0, days: copy.days, written: Vec::new(), rows: count };
+        let copied =
+            CopiedTable { table: 0, days: copy.days, written: Vec::new(), rows: count, gone: Default::default() };
         let marker = format!("{COPY_MARKER}{}", self.lsn);
         let order = CopyOrder::Finish { copied: vec![copied], marker: marker.clone() };
         assert!(self.orders.try_send(order).is_ok());

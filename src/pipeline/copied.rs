@@ -69,7 +69,12 @@ impl Landing {
     }
 
     /// Copied days and what was kept aside meanwhile, without what is in the copy already, are what the next commit takes.
-    pub(super) async fn copied(&mut self, copied: CopiedTable, below: &XidSet) -> Result<(), PipelineError> {
+    pub(super) async fn copied(
+        &mut self,
+        copied: CopiedTable,
+        below: &XidSet,
+        lake: (&LakeLocation, &str),
+    ) -> Result<(), PipelineError> {
         let mut aside = self.in_progress.remove(&ASIDE).unwrap_or_else(|| self.whole.another());
         if self.takes_no_rows() {
             aside.discard().await;
@@ -82,7 +87,8 @@ impl Landing {
             copied.abandon().await;
             return Ok(());
         };
-        let CopiedTable { days, written, .. } = copied;
+        let CopiedTable { days, written, gone, .. } = copied;
+        self.note_gone(gone, lake).await?;
         let (writers, files): (Vec<TableWriter>, Vec<Vec<StagedFile>>) = written.into_iter().unzip();
         let files = files.into_iter().flatten().chain(kept).collect();
         let Inflow { writer, changes, .. } = aside;
@@ -90,6 +96,22 @@ impl Landing {
         self.lands_with(Segment { table, files, changes, aborted, commit: None, replaces: days });
         self.finishes(writers.into_iter().chain([writer]));
         Ok(())
+    }
+}
+
+impl Landing {
+    /// Somebody has dropped a partition before its turn came, and nobody has its rows any more.
+    async fn note_gone(&mut self, (days, at): (DaySet, Lsn), lake: (&LakeLocation, &str)) -> Result<(), PipelineError> {
+        if days.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(table = %self.name(), %days, "PostgreSQL has neither rows of these days any more nor a partition for them, and the lake never had: they are copied as empty");
+        let reason = format!(
+            "{days} had rows when it was marked to be copied, and at {at} PostgreSQL had neither any of them nor a partition for it: unless \
+             they were deleted, they are lost; look who drops partitions that lakebed has not copied"
+        );
+        let patience = self.patience.clone();
+        self.note((FindingKind::Gone, at), reason, lake, &patience).await
     }
 }
 

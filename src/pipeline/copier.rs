@@ -5,14 +5,14 @@
 
 use super::aside::{CopiedTable, CopyOrder};
 use super::follow::Leave;
-use super::kept::{Sides, in_doubt};
+use super::kept::{Sides, WithoutPlace, in_doubt};
 use super::land::LandCommand;
 use super::limits::CopyShare;
 use super::{PipelineError, Until, ends};
 use crate::base::{Backoff, COPY_MARKER, Classify, DaySet, Lsn, MARKER_PREFIX, RetryClass};
 use crate::config::Pipeline;
 use crate::connect::{self, Settings};
-use crate::lake::{LakeError, LakeLocation, TableWriter};
+use crate::lake::{LakeError, LakeLocation, StagedFile, TableWriter};
 use crate::reconcile::{self, Candidate, Candidates};
 use crate::snapshot::{
     self, Archived, Copied, Exported, Limits, Meter, Order, Phase, SnapshotError, SourceTable, Waiting,
@@ -262,7 +262,7 @@ impl Copier {
             self.put_aside.add(table, doubtful);
             self.put_aside.because(error.into());
         }
-        let kept = self.kept(client, table, (&facts, &found), &days).await?;
+        let WithoutPlace { kept, .. } = self.without_place(client, table, (&facts, &found), &days).await?;
         if !kept.is_empty() {
             let name = &facts.shape.table;
             if days.is_whole() {
@@ -294,16 +294,16 @@ impl Copier {
         Ok((facts, found))
     }
 
-    async fn kept(
+    async fn without_place(
         &self,
         client: &Client,
         table: usize,
         (facts, found): (&TableFacts, &Candidates),
         days: &DaySet,
-    ) -> Result<DaySet, PipelineError> {
+    ) -> Result<WithoutPlace, PipelineError> {
         let path = self.pipeline.tables.get(table).map(|section| section.lake_path()).unwrap_or_default();
         let sides = Sides { client, archive: &self.pipeline.archive.schema, location: &self.location, path };
-        sides.kept(facts, found, days).await
+        sides.without_place(facts, found, days).await
     }
 
     /// What the meter does not know of yet.
@@ -346,15 +346,17 @@ impl Copier {
             builder_bytes: self.share.builder_bytes,
         };
         let (tables, mut orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
-        self.look_again(&tables, &mut orders).await?;
-        let days: Vec<DaySet> = orders.iter().map(|order| order.days.clone()).collect();
+        let gone = self.look_again(&tables, &mut orders).await?;
+        let days = orders.iter().map(|order| order.days.clone()).zip(gone).collect::<Vec<_>>();
         // Nobody tells that a copy has landed that has not ended.
         let given_up = landed.map(drop);
         let copied = snapshot::copy(&self.settings, exported, orders, limits, &self.meter, given_up).await?;
         let read = copied.iter().fold((0, 0), |(rows, bytes), copied| (rows + copied.rows, bytes + copied.bytes));
-        let copied = tables.into_iter().zip(days).zip(copied).map(|((table, days), copied)| {
+        let copied = tables.into_iter().zip(days).zip(copied).map(|((table, (days, mut gone)), copied)| {
             let Copied { written, rows, .. } = copied;
-            CopiedTable { table, days, written, rows }
+            // What the default partition has of them is theirs.
+            gone.subtract(&written.iter().flat_map(|(_, files)| files).map(StagedFile::partition).collect());
+            CopiedTable { table, days, written, rows, gone: (gone, floor) }
         });
         let marker = format!("{COPY_MARKER}{}", uuid::Uuid::new_v4());
         self.order(CopyOrder::Finish { copied: copied.collect(), marker: marker.clone() }).await;
@@ -366,19 +368,23 @@ impl Copier {
     }
 
     /// Behind the snapshot: what is detached from here on is attached there. The tables must be what they were when their days were chosen.
-    async fn look_again(&self, tables: &[usize], orders: &mut [Order]) -> Result<(), PipelineError> {
+    /// Returns the days of each that PostgreSQL has no partition of any more.
+    async fn look_again(&self, tables: &[usize], orders: &mut [Order]) -> Result<Vec<DaySet>, PipelineError> {
         let control = connect::control(&self.settings).await?;
         source::prepare_session(control.client()).await?;
+        let mut all_gone = Vec::with_capacity(tables.len());
         for (number, Order { table, days, .. }) in tables.iter().zip(orders) {
             let (facts, found) = self.look(control.client(), *number).await?;
-            let kept = self.kept(control.client(), *number, (&facts, &found), days).await?;
+            let WithoutPlace { kept, gone } =
+                self.without_place(control.client(), *number, (&facts, &found), days).await?;
             let is_as_chosen = kept.is_empty() && in_doubt(&facts, &found, days).is_none();
             if !is_as_chosen || facts.oid != table.facts.oid || facts.shape != table.facts.shape {
                 return Err(SnapshotError::Rewritten { table: facts.shape.table }.into());
             }
             table.archived = archived_of(&found.candidates);
+            all_gone.push(gone);
         }
-        Ok(())
+        Ok(all_gone)
     }
 }
 

@@ -42,23 +42,29 @@ pub(super) fn in_doubt(facts: &TableFacts, found: &Candidates, days: &DaySet) ->
     all
 }
 
+/// Some marked days of which PostgreSQL has no partition, or has dropped it by receipt.
+#[derive(Debug, Default)]
+pub(super) struct WithoutPlace {
+    /// The lake has rows of them, and has to keep them as they are.
+    pub(super) kept: DaySet,
+    /// It has none, and PostgreSQL may have none any more, though it had some when they were marked.
+    pub(super) gone: DaySet,
+}
+
 impl Sides<'_> {
-    /// Those of some marked days that the lake has to keep as they are.
+    /// Those of some marked days that have no place.
     ///
     /// # Errors
     /// As any statement; what the store says.
-    pub(super) async fn kept(
+    pub(super) async fn without_place(
         &self,
         facts: &TableFacts,
         found: &Candidates,
         days: &DaySet,
-    ) -> Result<DaySet, PipelineError> {
+    ) -> Result<WithoutPlace, PipelineError> {
         let reader = PartitionReader::open(self.location, self.path).await?;
         let files = reader.partitions().await?;
         let held: BTreeSet<Partition> = files.into_keys().filter(|day| days.contains(*day)).collect();
-        if held.is_empty() {
-            return Ok(DaySet::default());
-        }
         let dropped = self.dropped(facts, days).await?;
         let leaves = source::leaves(self.client, facts.oid, &facts.shape).await?;
         let today = chrono::Utc::now().date_naive();
@@ -66,7 +72,10 @@ impl Sides<'_> {
             let span = reconcile::days_of(day);
             span.is_some_and(|span| reconcile::has_place(facts, &leaves, &found.candidates, span, today))
         };
-        Ok(held.into_iter().filter(|day| dropped.contains(day) || !has_place(*day)).collect())
+        let gone =
+            days.days().filter(|day| !held.contains(day) && !dropped.contains(day) && !has_place(*day)).collect();
+        let kept = held.into_iter().filter(|day| dropped.contains(day) || !has_place(*day)).collect();
+        Ok(WithoutPlace { kept, gone })
     }
 
     /// Those that a receipt says PostgreSQL has dropped.

@@ -249,7 +249,8 @@ impl Land {
                 }
                 LandCommand::Copied { copied, below } => {
                     fail_points::reach("copy.before_landing");
-                    self.landing(copied.table)?.copied(copied, &below).await?;
+                    let (location, slot) = (self.location.clone(), self.slot.clone());
+                    self.landing(copied.table)?.copied(copied, &below, (&location, &slot)).await?;
                 }
                 LandCommand::Abandon { copied } => {
                     for copied in copied {
