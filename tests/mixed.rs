@@ -15,7 +15,7 @@ use world::World;
 
 /// Transactions between two comparisons.
 const STEP: u64 = 60;
-const TRANSACTIONS: u64 = 1_200;
+const TRANSACTIONS: u64 = 1_020;
 
 fn from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))

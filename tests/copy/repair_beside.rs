@@ -36,7 +36,9 @@ fn transaction(dice: &mut Dice, late: NaiveDate) -> String {
     }
 }
 
-async fn healed_beside_a_run(server: ServerKind) {
+#[tokio::test]
+async fn s3_a_repair_beside_a_running_pipeline_heals_damaged_days_alone() {
+    let server = ServerKind::postgres_18().unwrap();
     let seed = seed();
     let old = Old::new(server, AMOUNT).await;
     let site = &old.site;
@@ -76,16 +78,6 @@ async fn healed_beside_a_run(server: ServerKind) {
     };
     assert_eq!(of(0), sorted(&[in_the_load, taken_out, doubled, unseen]));
     assert_eq!(of(1), sorted(&[]));
-}
-
-#[tokio::test]
-async fn s3_a_repair_beside_a_running_pipeline_heals_damaged_days_alone_on_postgresql_15() {
-    healed_beside_a_run(ServerKind::Debian15).await;
-}
-
-#[tokio::test]
-async fn s3_a_repair_beside_a_running_pipeline_heals_damaged_days_alone_on_postgresql_18() {
-    healed_beside_a_run(ServerKind::postgres_18().unwrap()).await;
 }
 
 /// Whoever follows dies with the day in its hands: whoever asked for the repair waits for the next. And what was asked for is done by
